@@ -1,0 +1,20 @@
+// The activation of an epilogue, chosen by ${ACT}; see `Activation` in ops/matmul.rs.
+#import math
+
+fn act(x: f32) -> f32 {
+#if ACT == relu
+    return max(x, 0.0);
+#elif ACT == leaky_relu
+    return select(${SLOPE} * x, x, x > 0.0);
+#elif ACT == sigmoid
+    return sigmoid(x);
+#elif ACT == tanh
+    return tanh_f32(x);
+#else
+    return x;
+#endif
+}
+
+fn act4(x: vec4f) -> vec4f {
+    return vec4f(act(x.x), act(x.y), act(x.z), act(x.w));
+}

@@ -1,0 +1,90 @@
+// y[b] = act(op(a[b]) @ op(b[b]) + bias)
+//   a [batch, m, k] (or [k, m]), b [batch, k, n] (or [n, k]), bias [n], y [batch, m, n]
+// One invocation computes a tile of TM rows by 4 columns in registers; no
+// workgroup memory, so it suits software adapters and small problems.
+// Grid: flat, x over column tiles, then row tiles, then batch. Caller: ops/matmul.rs
+#import grid
+#import activation
+
+struct Args {
+    m: u32,
+    n: u32,
+    k: u32,
+    batch: u32,
+    // Elements between two matrices of the batch; 0 where one serves all.
+    stride_a: u32,
+    stride_b: u32,
+}
+#args
+
+@group(0) @binding(0) var<storage, read> a: array<f32>;
+@group(0) @binding(1) var<storage, read> b: array<f32>;
+#if BIAS
+@group(0) @binding(2) var<storage, read> bias: array<f32>;
+@group(0) @binding(3) var<storage, read_write> y: array<f32>;
+#else
+@group(0) @binding(2) var<storage, read_write> y: array<f32>;
+#endif
+
+const TM = ${TM}u;
+
+@compute @workgroup_size(64)
+fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
+        @builtin(local_invocation_index) local: u32) {
+    let index = flat_index(group, groups, local, 64u);
+    let tiles_n = (args.n + 3u) / 4u;
+    let tiles_m = (args.m + TM - 1u) / TM;
+    if (index >= tiles_n * tiles_m * args.batch) {
+        return;
+    }
+    let n0 = (index % tiles_n) * 4u;
+    let rest = index / tiles_n;
+    let m0 = (rest % tiles_m) * TM;
+    let batch = rest / tiles_m;
+    let base_a = batch * args.stride_a;
+    let base_b = batch * args.stride_b;
+
+    // Rows and columns past the edge repeat the last one; they are not stored.
+    var columns: vec4u = min(vec4u(n0, n0 + 1u, n0 + 2u, n0 + 3u), vec4u(args.n - 1u));
+#if TRANS_B
+    columns *= args.k;
+    let step_b = 1u;
+#else
+    let step_b = args.n;
+#endif
+#if TRANS_A
+    let row_a = 1u;
+    let step_a = args.m;
+#else
+    let row_a = args.k;
+    let step_a = 1u;
+#endif
+    columns += base_b;
+#repeat i TM
+    let a${i} = base_a + min(m0 + ${i}u, args.m - 1u) * row_a;
+    var acc${i} = vec4f();
+#end
+    for (var k = 0u; k < args.k; k++) {
+        let at = columns + k * step_b;
+        let bv = vec4f(b[at.x], b[at.y], b[at.z], b[at.w]);
+        let ka = k * step_a;
+#repeat i TM
+        acc${i} += a[a${i} + ka] * bv;
+#end
+    }
+    var shift = vec4f();
+#if BIAS
+    let last = args.n - 1u;
+    shift = vec4f(bias[n0], bias[min(n0 + 1u, last)], bias[min(n0 + 2u, last)], bias[min(n0 + 3u, last)]);
+#endif
+#repeat i TM
+    if (m0 + ${i}u < args.m) {
+        let out = act4(acc${i} + shift);
+        let at = (batch * args.m + m0 + ${i}u) * args.n + n0;
+        y[at] = out.x;
+        if (n0 + 1u < args.n) { y[at + 1u] = out.y; }
+        if (n0 + 2u < args.n) { y[at + 2u] = out.z; }
+        if (n0 + 3u < args.n) { y[at + 3u] = out.w; }
+    }
+#end
+}

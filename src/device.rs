@@ -1,0 +1,65 @@
+//! What the planner knows about a device: plain data, no GPU type.
+
+/// Which kind of adapter a kernel variant is chosen for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum DeviceClass {
+    /// The CPU plays GPU (lavapipe, WARP).
+    Software,
+    /// Shares memory with the CPU.
+    Integrated,
+    /// Has memory of its own.
+    Discrete,
+}
+
+/// Limits and features that lowering and planning depend on.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DeviceProfile {
+    /// The kind of adapter.
+    pub class: DeviceClass,
+    /// Lanes of a subgroup where subgroup operations may be used.
+    pub subgroup_size: Option<u32>,
+    /// `shader-f16` is available.
+    pub f16: bool,
+    /// Bytes of immediate data, 0 where there are none.
+    pub immediates: u32,
+    /// Timestamp queries inside passes are available.
+    pub timestamps: bool,
+    /// Largest storage binding, in bytes.
+    pub max_binding: u64,
+    /// Largest buffer, in bytes.
+    pub max_buffer: u64,
+    /// Storage bindings per dispatch.
+    pub max_bindings: usize,
+    /// Workgroups per grid dimension.
+    pub max_groups: u32,
+    /// Invocations per workgroup.
+    pub max_invocations: u32,
+    /// Bytes of workgroup memory.
+    pub workgroup_memory: u32,
+    /// Alignment of binding offsets, in bytes.
+    pub offset_alignment: u64,
+}
+
+impl DeviceProfile {
+    /// WebGPU's default limits without any optional feature: what every adapter can do.
+    pub fn baseline() -> Self {
+        DeviceProfile {
+            class: DeviceClass::Integrated,
+            subgroup_size: None,
+            f16: false,
+            immediates: 0,
+            timestamps: false,
+            max_binding: 128 << 20,
+            max_buffer: 256 << 20,
+            max_bindings: 8,
+            max_groups: 65_535,
+            max_invocations: 256,
+            workgroup_memory: 16 << 10,
+            offset_alignment: 256,
+        }
+    }
+}
+
+/// Iterations that one invocation may spend in all its loops together. Lavapipe
+/// silently ends loops after 65,535; kernels split their work to stay below this.
+pub const LOOP_BUDGET: u64 = 60_000;

@@ -1,0 +1,282 @@
+//! What an op says when it is lowered: dispatches as plain data.
+//!
+//! This is the one place where grids are folded, workgroup counts checked, and
+//! the loop budget of software adapters enforced.
+
+use std::sync::Arc;
+
+use super::Spec;
+use crate::device::{DeviceProfile, LOOP_BUDGET};
+use crate::{Error, Result};
+
+/// A value a dispatch touches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Slot {
+    /// Input `i` of the op.
+    In(usize),
+    /// Output `i` of the op.
+    Out(usize),
+    /// Scratch memory of the op, from [`Lower::scratch`].
+    Scratch(usize),
+}
+
+/// How a dispatch touches it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Access {
+    /// `var<storage, read>`
+    Read,
+    /// `var<storage, read_write>`, every element the value needs is written.
+    Write,
+    /// `var<storage, read_write>`, read before it is written.
+    ReadWrite,
+}
+
+/// One binding of a dispatch, in the order of `@binding(i)`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bind {
+    /// Which value.
+    pub slot: Slot,
+    /// How it is touched.
+    pub access: Access,
+}
+
+/// One dispatch: a kernel, its bindings and its grid.
+#[derive(Debug, Clone)]
+pub struct Dispatch {
+    /// The kernel's name, that of its shader file.
+    pub kernel: String,
+    /// Which variant of it (empty where there is only one).
+    pub variant: String,
+    /// The WGSL text before preprocessing.
+    pub source: Arc<str>,
+    /// Values for `${NAME}` and `#if NAME`, part of the pipeline's identity.
+    pub defines: Vec<(String, String)>,
+    /// The bindings in order.
+    pub bindings: Vec<Bind>,
+    /// The words of `struct Args`.
+    pub args: Vec<u32>,
+    /// Workgroups.
+    pub grid: [u32; 3],
+    /// Floating-point operations, for the profiler.
+    pub flops: u64,
+    /// Bytes that must be moved at least, for the profiler.
+    pub bytes: u64,
+    /// Loop iterations of one invocation at most, nested loops multiplied.
+    pub trips: u64,
+}
+
+/// Collects the dispatches of one op.
+pub struct Lower<'a> {
+    op: &'static str,
+    inputs: Vec<Spec>,
+    outputs: Vec<Spec>,
+    device: &'a DeviceProfile,
+    dispatches: Vec<Dispatch>,
+    scratch: Vec<u64>,
+}
+
+impl<'a> Lower<'a> {
+    /// A collector for an op with these inputs and outputs.
+    pub fn new(
+        op: &'static str,
+        inputs: Vec<Spec>,
+        outputs: Vec<Spec>,
+        device: &'a DeviceProfile,
+    ) -> Self {
+        Lower {
+            op,
+            inputs,
+            outputs,
+            device,
+            dispatches: Vec::new(),
+            scratch: Vec::new(),
+        }
+    }
+
+    /// Shape and type of input `i`.
+    pub fn input(&self, i: usize) -> &Spec {
+        &self.inputs[i]
+    }
+
+    /// The number of inputs.
+    pub fn inputs(&self) -> usize {
+        self.inputs.len()
+    }
+
+    /// Shape and type of output `i`.
+    pub fn output(&self, i: usize) -> &Spec {
+        &self.outputs[i]
+    }
+
+    /// The device that is planned for.
+    pub fn device(&self) -> &'a DeviceProfile {
+        self.device
+    }
+
+    /// Memory of `bytes` that lives only during this op.
+    pub fn scratch(&mut self, bytes: u64) -> Slot {
+        self.scratch.push(bytes.max(4));
+        Slot::Scratch(self.scratch.len() - 1)
+    }
+
+    /// Starts a dispatch of the kernel `name` with the given WGSL text.
+    pub fn kernel(&mut self, name: &str, source: &str) -> KernelBuilder<'_, 'a> {
+        KernelBuilder {
+            dispatch: Dispatch {
+                kernel: name.into(),
+                variant: String::new(),
+                source: source.into(),
+                defines: Vec::new(),
+                bindings: Vec::new(),
+                args: Vec::new(),
+                grid: [1, 1, 1],
+                flops: 0,
+                bytes: 0,
+                trips: 1,
+            },
+            lower: self,
+        }
+    }
+
+    /// What was emitted: the dispatches, and the sizes of scratch memory.
+    pub fn finish(self) -> (Vec<Dispatch>, Vec<u64>) {
+        (self.dispatches, self.scratch)
+    }
+}
+
+/// Describes one dispatch; [`KernelBuilder::groups`] or
+/// [`KernelBuilder::threads`] ends it.
+pub struct KernelBuilder<'l, 'a> {
+    lower: &'l mut Lower<'a>,
+    dispatch: Dispatch,
+}
+
+impl KernelBuilder<'_, '_> {
+    /// Names the variant, for plans and tests.
+    pub fn variant(mut self, name: impl Into<String>) -> Self {
+        self.dispatch.variant = name.into();
+        self
+    }
+
+    /// Sets `${name}` in the text. Every set of values compiles to its own pipeline.
+    pub fn define(mut self, name: &str, value: impl ToString) -> Self {
+        self.dispatch.defines.push((name.into(), value.to_string()));
+        self
+    }
+
+    /// The next word of `struct Args`.
+    pub fn arg(mut self, value: usize) -> Self {
+        self.dispatch.args.push(value as u32);
+        self
+    }
+
+    /// The next word of `struct Args`, a signed one.
+    pub fn arg_i32(mut self, value: isize) -> Self {
+        self.dispatch.args.push(value as i32 as u32);
+        self
+    }
+
+    /// The next word of `struct Args`, a float.
+    pub fn arg_f32(mut self, value: f32) -> Self {
+        self.dispatch.args.push(value.to_bits());
+        self
+    }
+
+    /// The next binding, read only.
+    pub fn read(self, slot: Slot) -> Self {
+        self.bind(slot, Access::Read)
+    }
+
+    /// The next binding, written.
+    pub fn write(self, slot: Slot) -> Self {
+        self.bind(slot, Access::Write)
+    }
+
+    /// The next binding.
+    pub fn bind(mut self, slot: Slot, access: Access) -> Self {
+        self.dispatch.bindings.push(Bind { slot, access });
+        self
+    }
+
+    /// Floating-point operations of the dispatch.
+    pub fn flops(mut self, flops: usize) -> Self {
+        self.dispatch.flops = flops as u64;
+        self
+    }
+
+    /// Bytes the dispatch must move; by default all bindings once.
+    pub fn bytes(mut self, bytes: usize) -> Self {
+        self.dispatch.bytes = bytes as u64;
+        self
+    }
+
+    /// The loop iterations of one invocation at most, nested loops multiplied.
+    pub fn trips(mut self, trips: usize) -> Self {
+        self.dispatch.trips = trips as u64;
+        self
+    }
+
+    /// Ends the dispatch with at least `total` invocations in workgroups of
+    /// `size` along x. Large grids are folded into y: the shader finds its flat
+    /// index with `flat_index` from `shaders/lib/grid.wgsl`.
+    pub fn threads(self, total: usize, size: usize) -> Result<()> {
+        self.flat_groups(total.div_ceil(size.max(1)))
+    }
+
+    /// Ends the dispatch with at least `groups` workgroups, folded into y where
+    /// x does not suffice: the shader finds its number with `flat_group`.
+    pub fn flat_groups(self, groups: usize) -> Result<()> {
+        let max = self.lower.device.max_groups as usize;
+        let y = groups.div_ceil(max).max(1);
+        let x = groups.div_ceil(y);
+        self.groups([x, y, 1])
+    }
+
+    /// Ends the dispatch with exactly this grid of workgroups.
+    pub fn groups(mut self, grid: [usize; 3]) -> Result<()> {
+        let max = self.lower.device.max_groups;
+        let what = |s: &str| format!("{} ({}): {s}", self.lower.op, self.dispatch.kernel);
+        if let Some(too_many) = grid.iter().find(|g| **g > max as usize) {
+            return Err(Error::LimitExceeded {
+                what: what("workgroups per dimension"),
+                needed: *too_many as u64,
+                available: max as u64,
+            });
+        }
+        if self.dispatch.bindings.len() > self.lower.device.max_bindings {
+            return Err(Error::LimitExceeded {
+                what: what("storage bindings"),
+                needed: self.dispatch.bindings.len() as u64,
+                available: self.lower.device.max_bindings as u64,
+            });
+        }
+        if self.dispatch.trips > LOOP_BUDGET {
+            return Err(Error::LimitExceeded {
+                what: what("loop iterations of one invocation"),
+                needed: self.dispatch.trips,
+                available: LOOP_BUDGET,
+            });
+        }
+        self.dispatch.grid = grid.map(|g| g as u32);
+        if self.dispatch.bytes == 0 {
+            self.dispatch.bytes = self
+                .dispatch
+                .bindings
+                .iter()
+                .map(|b| self.lower.slot_bytes(b.slot))
+                .sum();
+        }
+        self.lower.dispatches.push(self.dispatch);
+        Ok(())
+    }
+}
+
+impl Lower<'_> {
+    fn slot_bytes(&self, slot: Slot) -> u64 {
+        match slot {
+            Slot::In(i) => self.inputs[i].bytes(),
+            Slot::Out(i) => self.outputs[i].bytes(),
+            Slot::Scratch(i) => self.scratch[i],
+        }
+    }
+}

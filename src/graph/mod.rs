@@ -1,0 +1,18 @@
+//! The graph: nodes are ops over shapes. It holds no data and knows no GPU type.
+//!
+//! Built by [`Tensor`] methods, extended by the tape, read by the planner.
+//! It must not know any particular op.
+
+mod array;
+mod interpret;
+mod lower;
+mod op;
+mod tensor;
+
+pub use array::Array;
+pub use interpret::{Feed, evaluate};
+pub use lower::{Access, Bind, Dispatch, KernelBuilder, Lower, Slot};
+pub use op::{Kind, Op, Pointwise, Source, Spec, Vjp};
+pub use tensor::{Graph, NodeId, Tensor};
+
+pub(crate) use tensor::{Node, Update, ValueId};

@@ -1,0 +1,329 @@
+//! `Graph` owns the nodes, `Tensor` is a handle to one output of one node.
+
+use std::panic::Location;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use super::{Kind, Op, Source, Spec};
+use crate::{DType, Error, Result, Shape};
+
+/// The position of a node in its graph.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct NodeId(pub(crate) u32);
+
+/// One output of one node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct ValueId {
+    pub node: NodeId,
+    pub output: u32,
+}
+
+#[derive(Clone)]
+pub(crate) struct Node {
+    pub op: Arc<dyn Op>,
+    pub inputs: Vec<ValueId>,
+    pub outputs: Vec<Spec>,
+    /// The first error on the way to this node, if any.
+    pub error: Option<Error>,
+    pub origin: &'static Location<'static>,
+}
+
+/// `target` takes the value of `value` when a program has run.
+#[derive(Debug, Clone)]
+pub(crate) struct Update {
+    pub target: ValueId,
+    pub value: ValueId,
+}
+
+#[derive(Default)]
+pub(crate) struct Nodes {
+    pub nodes: Vec<Node>,
+    pub updates: Vec<Update>,
+    pub error: Option<Error>,
+    pub random_streams: u32,
+}
+
+/// A growing list of ops over shapes. Clones share it.
+#[derive(Clone, Default)]
+pub struct Graph(Arc<Mutex<Nodes>>);
+
+/// A handle to a value of a graph: a shape, a type, and where it comes from.
+///
+/// Methods never fail: a wrong shape gives a poisoned tensor that remembers the
+/// first error with the caller's file and line; [`crate::tape::backward`] and
+/// [`Graph::compile`] return it, and so does [`Tensor::check`].
+#[derive(Clone)]
+pub struct Tensor {
+    graph: Graph,
+    id: ValueId,
+    spec: Spec,
+}
+
+#[derive(Debug)]
+struct Poison;
+
+impl Op for Poison {
+    fn name(&self) -> &'static str {
+        "poisoned"
+    }
+    fn infer(&self, _: &[&Spec]) -> Result<Vec<Spec>> {
+        Ok(vec![Spec::f32([])])
+    }
+    fn reference(&self, _: &[&super::Array]) -> Result<Vec<super::Array>> {
+        Err(Error::Graph("a poisoned tensor has no value".into()))
+    }
+    fn lower(&self, _: &mut super::Lower<'_>) -> Result<()> {
+        Err(Error::Graph("a poisoned tensor has no value".into()))
+    }
+}
+
+impl Graph {
+    /// An empty graph.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Nodes> {
+        // A panic elsewhere cannot leave the list half written: pushes are single calls.
+        self.0.lock().unwrap_or_else(|e| e.into_inner())
+    }
+
+    /// Whether two handles mean the same graph.
+    pub fn same(&self, other: &Graph) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
+    /// The number of nodes.
+    pub fn len(&self) -> usize {
+        self.lock().nodes.len()
+    }
+
+    /// Whether there is no node yet.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Appends an op and returns its outputs.
+    #[track_caller]
+    pub fn push(&self, op: impl Op, inputs: &[&Tensor]) -> Vec<Tensor> {
+        let origin = Location::caller();
+        let specs: Vec<&Spec> = inputs.iter().map(|t| &t.spec).collect();
+        let mut nodes = self.lock();
+        let poison = inputs
+            .iter()
+            .find_map(|t| {
+                if t.graph.same(self) {
+                    nodes.nodes[t.id.node.0 as usize].error.clone()
+                } else {
+                    Some(Error::Graph(format!(
+                        "{}: an input belongs to another graph (at {}:{})",
+                        op.name(),
+                        origin.file(),
+                        origin.line()
+                    )))
+                }
+            })
+            .map_or(Ok(()), Err);
+        let inferred = poison
+            .and_then(|()| op.infer(&specs))
+            .and_then(|out| match out.iter().find(|s| s.shape.numel() == 0) {
+                Some(empty) => Err(Error::shape(
+                    op.name(),
+                    format!("an output would be empty: {:?}", empty.shape),
+                )),
+                None => Ok(out),
+            })
+            .map_err(|e| e.located(origin));
+        let ids = inputs.iter().map(|t| t.id).collect();
+        let node = match inferred {
+            Ok(outputs) => Node {
+                op: Arc::new(op),
+                inputs: ids,
+                outputs,
+                error: None,
+                origin,
+            },
+            Err(error) => {
+                nodes.error.get_or_insert_with(|| error.clone());
+                Node {
+                    op: Arc::new(Poison),
+                    inputs: Vec::new(),
+                    // As many as any op has, so that callers can still take their outputs apart.
+                    outputs: vec![Spec::f32([]); 8],
+                    error: Some(error),
+                    origin,
+                }
+            }
+        };
+        let id = NodeId(nodes.nodes.len() as u32);
+        let outputs = node.outputs.clone();
+        nodes.nodes.push(node);
+        drop(nodes);
+        outputs
+            .into_iter()
+            .enumerate()
+            .map(|(i, spec)| Tensor {
+                graph: self.clone(),
+                id: ValueId {
+                    node: id,
+                    output: i as u32,
+                },
+                spec,
+            })
+            .collect()
+    }
+
+    /// Appends an op with one output.
+    #[track_caller]
+    pub fn push1(&self, op: impl Op, inputs: &[&Tensor]) -> Tensor {
+        self.push(op, inputs).swap_remove(0)
+    }
+
+    /// A tensor that only carries `error`: for layers that find something wrong.
+    #[track_caller]
+    pub fn poisoned(&self, error: Error) -> Tensor {
+        let origin = Location::caller();
+        let error = error.located(origin);
+        let mut nodes = self.lock();
+        nodes.error.get_or_insert_with(|| error.clone());
+        let id = NodeId(nodes.nodes.len() as u32);
+        nodes.nodes.push(Node {
+            op: Arc::new(Poison),
+            inputs: Vec::new(),
+            outputs: vec![Spec::f32([])],
+            error: Some(error),
+            origin,
+        });
+        drop(nodes);
+        self.tensor(ValueId {
+            node: id,
+            output: 0,
+        })
+    }
+
+    /// When a program of this graph has run, `target` (a parameter, a state or a
+    /// whole arena) holds `value`. All reads of `target` in the graph see the old value.
+    #[track_caller]
+    pub fn assign(&self, target: &Tensor, value: &Tensor) {
+        let mut nodes = self.lock();
+        let node = &nodes.nodes[target.id.node.0 as usize];
+        let assignable = matches!(
+            node.op.kind(),
+            Kind::Source(Source::Param { .. } | Source::Arena { .. })
+        );
+        let place = Location::caller();
+        let error = if !target.graph.same(self) || !value.graph.same(self) {
+            Some(Error::Graph("assign: a tensor of another graph".into()))
+        } else if let Some(e) = node.error.clone().or_else(|| value.error_in(&nodes.nodes)) {
+            Some(e)
+        } else if !assignable {
+            Some(Error::Graph(
+                "assign: the target must be a parameter, a state or an arena".into(),
+            ))
+        } else if target.spec != value.spec {
+            Some(
+                Error::shape(
+                    "assign",
+                    format!(
+                        "the target is {:?}, the value {:?}",
+                        target.spec, value.spec
+                    ),
+                )
+                .located(place),
+            )
+        } else {
+            None
+        };
+        match error {
+            Some(e) => {
+                nodes.error.get_or_insert(e);
+            }
+            None => nodes.updates.push(Update {
+                target: target.id,
+                value: value.id,
+            }),
+        }
+    }
+
+    /// The first error of the whole graph, if any.
+    pub fn check(&self) -> Result<()> {
+        self.lock().error.clone().map_or(Ok(()), Err)
+    }
+
+    pub(crate) fn tensor(&self, id: ValueId) -> Tensor {
+        let spec = self.lock().nodes[id.node.0 as usize].outputs[id.output as usize].clone();
+        Tensor {
+            graph: self.clone(),
+            id,
+            spec,
+        }
+    }
+
+    /// A number that no earlier random op of this graph has.
+    pub(crate) fn next_random_stream(&self) -> u32 {
+        let mut nodes = self.lock();
+        nodes.random_streams += 1;
+        nodes.random_streams
+    }
+}
+
+impl Tensor {
+    /// The graph it belongs to.
+    pub fn graph(&self) -> &Graph {
+        &self.graph
+    }
+
+    /// Its shape.
+    pub fn shape(&self) -> &Shape {
+        &self.spec.shape
+    }
+
+    /// The extent of axis `axis`, counted from the end where negative; 1 where
+    /// there is no such axis (poisoned tensors are scalars).
+    pub fn dim(&self, axis: isize) -> usize {
+        let rank = self.spec.shape.rank() as isize;
+        let axis = if axis < 0 { axis + rank } else { axis };
+        usize::try_from(axis)
+            .ok()
+            .and_then(|a| self.spec.shape.dims().get(a).copied())
+            .unwrap_or(1)
+    }
+
+    /// Its element type.
+    pub fn dtype(&self) -> DType {
+        self.spec.dtype
+    }
+
+    /// Its shape and type.
+    pub fn spec(&self) -> &Spec {
+        &self.spec
+    }
+
+    /// The number of elements.
+    pub fn numel(&self) -> usize {
+        self.spec.shape.numel()
+    }
+
+    /// The error that poisoned it, if any.
+    pub fn check(&self) -> Result<()> {
+        let nodes = self.graph.lock();
+        self.error_in(&nodes.nodes).map_or(Ok(()), Err)
+    }
+
+    fn error_in(&self, nodes: &[Node]) -> Option<Error> {
+        nodes[self.id.node.0 as usize].error.clone()
+    }
+
+    pub(crate) fn id(&self) -> ValueId {
+        self.id
+    }
+}
+
+impl std::fmt::Debug for Tensor {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "Tensor(#{}.{}, {} {:?})",
+            self.id.node.0, self.id.output, self.spec.dtype, self.spec.shape
+        )
+    }
+}

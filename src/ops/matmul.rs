@@ -1,0 +1,300 @@
+//! Matrix products: plain, transposed, batched, with bias and activation.
+
+use crate::graph::{Array, KernelBuilder, Lower, Op, Slot, Spec, Tensor, Vjp};
+use crate::{DType, Error, Result, Shape};
+
+const SHADER: &str = include_str!("../../shaders/matmul.wgsl");
+
+/// An activation that a kernel applies before it stores. All of these have
+/// gradients that can be told from the output alone.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub enum Activation {
+    /// The identity.
+    #[default]
+    None,
+    /// `max(x, 0)`
+    Relu,
+    /// `x` above 0, `slope * x` below; the slope must be positive.
+    LeakyRelu(f32),
+    /// `1 / (1 + e^-x)`
+    Sigmoid,
+    /// Hyperbolic tangent.
+    Tanh,
+}
+
+impl Activation {
+    /// The activation as tensor ops.
+    #[track_caller]
+    pub fn apply(self, x: &Tensor) -> Tensor {
+        match self {
+            Activation::None => x.clone(),
+            Activation::Relu => x.relu(),
+            Activation::LeakyRelu(s) => x.leaky_relu(s),
+            Activation::Sigmoid => x.sigmoid(),
+            Activation::Tanh => x.tanh(),
+        }
+    }
+
+    /// In float64.
+    pub fn eval(self, x: f64) -> f64 {
+        match self {
+            Activation::None => x,
+            Activation::Relu => x.max(0.0),
+            Activation::LeakyRelu(s) => x * if x > 0.0 { 1.0 } else { s as f64 },
+            Activation::Sigmoid => 1.0 / (1.0 + (-x).exp()),
+            Activation::Tanh => x.tanh(),
+        }
+    }
+
+    /// The gradient before the activation, from the output and its gradient.
+    #[track_caller]
+    pub(crate) fn backward(self, y: &Tensor, dy: &Tensor) -> Tensor {
+        let positive = || y.zeros_like().less(y);
+        match self {
+            Activation::None => dy.clone(),
+            Activation::Relu => positive().select(dy, &dy.zeros_like()),
+            Activation::LeakyRelu(s) => positive().select(dy, &dy.mul_scalar(s)),
+            Activation::Sigmoid => dy.mul(y).mul(&y.neg().add_scalar(1.0)),
+            Activation::Tanh => dy.mul(&y.neg().add_scalar(1.0).mul(&y.add_scalar(1.0))),
+        }
+    }
+
+    /// Sets what `shaders/lib/activation.wgsl` wants.
+    pub(crate) fn define<'l, 'a>(self, kernel: KernelBuilder<'l, 'a>) -> KernelBuilder<'l, 'a> {
+        let name = match self {
+            Activation::None => "none",
+            Activation::Relu => "relu",
+            Activation::LeakyRelu(_) => "leaky_relu",
+            Activation::Sigmoid => "sigmoid",
+            Activation::Tanh => "tanh",
+        };
+        let kernel = kernel.define("ACT", name);
+        match self {
+            Activation::LeakyRelu(s) => kernel.define("SLOPE", super::pointwise::literal(s)),
+            _ => kernel,
+        }
+    }
+}
+
+/// `act(op(a) @ op(b) + bias)` over leading batch axes that broadcast.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Matmul {
+    /// `a` is stored `[.., k, m]`.
+    pub trans_a: bool,
+    /// `b` is stored `[.., n, k]`.
+    pub trans_b: bool,
+    /// A third input `[n]` is added to every row.
+    pub bias: bool,
+    /// Applied last.
+    pub activation: Activation,
+}
+
+struct Dims {
+    batch: Shape,
+    m: usize,
+    n: usize,
+    k: usize,
+}
+
+impl Matmul {
+    fn dims(&self, a: &Shape, b: &Shape) -> Result<Dims> {
+        let fail = |detail: String| Err(Error::shape("matmul", detail));
+        if a.rank() < 2 || b.rank() < 2 {
+            return fail(format!(
+                "both operands need two axes or more, got {a:?} and {b:?}"
+            ));
+        }
+        let split = |s: &Shape, trans: bool| {
+            let (lead, tail) = s.dims().split_at(s.rank() - 2);
+            let (r, c) = if trans {
+                (tail[1], tail[0])
+            } else {
+                (tail[0], tail[1])
+            };
+            (Shape::from(lead), r, c)
+        };
+        let (batch_a, m, k) = split(a, self.trans_a);
+        let (batch_b, kb, n) = split(b, self.trans_b);
+        if k != kb {
+            return fail(format!(
+                "inner extents differ: {k} (of {a:?}{}) against {kb} (of {b:?}{})",
+                if self.trans_a { " transposed" } else { "" },
+                if self.trans_b { " transposed" } else { "" },
+            ));
+        }
+        let batch = Shape::broadcast("matmul", &batch_a, &batch_b)?;
+        Ok(Dims { batch, m, n, k })
+    }
+}
+
+impl Op for Matmul {
+    fn name(&self) -> &'static str {
+        "matmul"
+    }
+
+    fn infer(&self, inputs: &[&Spec]) -> Result<Vec<Spec>> {
+        if let Some(wrong) = inputs.iter().find(|s| s.dtype != DType::F32) {
+            return Err(Error::dtype(
+                "matmul",
+                format!("expected f32, got {}", wrong.dtype),
+            ));
+        }
+        let d = self.dims(&inputs[0].shape, &inputs[1].shape)?;
+        if self.bias && inputs[2].shape.dims() != [d.n] {
+            return Err(Error::shape(
+                "matmul",
+                format!("the bias must be [{}], it is {:?}", d.n, inputs[2].shape),
+            ));
+        }
+        let mut shape = d.batch.dims().to_vec();
+        shape.extend([d.m, d.n]);
+        Ok(vec![Spec::f32(shape)])
+    }
+
+    fn reference(&self, inputs: &[&Array]) -> Result<Vec<Array>> {
+        let (a, b) = (inputs[0], inputs[1]);
+        let d = self.dims(&a.shape, &b.shape)?;
+        let mut shape = d.batch.dims().to_vec();
+        shape.extend([d.m, d.n]);
+        let matrix = |s: &Shape| Shape::from(&s.dims()[..s.rank() - 2]);
+        let strides_a = matrix(&a.shape).broadcast_strides(&d.batch);
+        let strides_b = matrix(&b.shape).broadcast_strides(&d.batch);
+        let mut out = Array::zeros(shape);
+        for batch in 0..d.batch.numel() {
+            let index = d.batch.unravel(batch);
+            let pick = |s: &[usize]| -> usize { index.iter().zip(s).map(|(i, s)| i * s).sum() };
+            let (at_a, at_b) = (pick(&strides_a) * d.m * d.k, pick(&strides_b) * d.k * d.n);
+            for i in 0..d.m {
+                for j in 0..d.n {
+                    let mut sum = 0.0;
+                    for k in 0..d.k {
+                        let x = a.data[at_a
+                            + if self.trans_a {
+                                k * d.m + i
+                            } else {
+                                i * d.k + k
+                            }];
+                        let y = b.data[at_b
+                            + if self.trans_b {
+                                j * d.k + k
+                            } else {
+                                k * d.n + j
+                            }];
+                        sum += x * y;
+                    }
+                    if self.bias {
+                        sum += inputs[2].data[j];
+                    }
+                    out.data[(batch * d.m + i) * d.n + j] = self.activation.eval(sum);
+                }
+            }
+        }
+        Ok(vec![out])
+    }
+
+    fn vjp(&self, cx: &mut Vjp<'_>) -> Result<()> {
+        let dy = self.activation.backward(cx.output(0), &cx.grad(0));
+        let (a, b) = (cx.input(0).clone(), cx.input(1).clone());
+        if cx.needs(0) {
+            let grad = if self.trans_a {
+                b.matmul_with(&dy, self.trans_b, true)
+            } else {
+                dy.matmul_with(&b, false, !self.trans_b)
+            };
+            cx.set(0, grad.sum_to(a.shape()));
+        }
+        if cx.needs(1) {
+            let grad = if self.trans_b {
+                dy.matmul_with(&a, true, self.trans_a)
+            } else {
+                a.matmul_with(&dy, !self.trans_a, false)
+            };
+            cx.set(1, grad.sum_to(b.shape()));
+        }
+        if self.bias && cx.needs(2) {
+            let grad = dy.sum_to(cx.input(2).shape());
+            cx.set(2, grad);
+        }
+        Ok(())
+    }
+
+    fn lower(&self, cx: &mut Lower<'_>) -> Result<()> {
+        let (a, b) = (cx.input(0).shape.clone(), cx.input(1).shape.clone());
+        let d = self.dims(&a, &b)?;
+        let batch = d.batch.numel();
+        // The kernel steps evenly through the batch; operands that are shared by
+        // all of it have stride 0. Other broadcasts are expanded by `matmul_with`.
+        let stride = |s: &Shape, size: usize| if s.numel() == size { 0 } else { size };
+        let tm = if d.m >= 8 { 8 } else { d.m.next_power_of_two() };
+        let mut kernel = cx
+            .kernel("matmul", SHADER)
+            .variant(format!("register {tm}x4"))
+            .define("TM", tm)
+            .define("TRANS_A", self.trans_a as u32)
+            .define("TRANS_B", self.trans_b as u32)
+            .define("BIAS", self.bias as u32)
+            .arg(d.m)
+            .arg(d.n)
+            .arg(d.k)
+            .arg(batch)
+            .arg(stride(&a, d.m * d.k))
+            .arg(stride(&b, d.k * d.n))
+            .read(Slot::In(0))
+            .read(Slot::In(1));
+        kernel = self.activation.define(kernel);
+        if self.bias {
+            kernel = kernel.read(Slot::In(2));
+        }
+        kernel
+            .write(Slot::Out(0))
+            .flops(2 * batch * d.m * d.n * d.k)
+            .trips(d.k)
+            .threads(d.n.div_ceil(4) * d.m.div_ceil(tm) * batch, 64)
+    }
+}
+
+impl Tensor {
+    /// `self @ other` over the last two axes; leading axes broadcast.
+    #[track_caller]
+    pub fn matmul(&self, other: &Tensor) -> Tensor {
+        self.matmul_with(other, false, false)
+    }
+
+    /// `op(self) @ op(other)`, each operand transposed where asked.
+    #[track_caller]
+    pub fn matmul_with(&self, other: &Tensor, trans_a: bool, trans_b: bool) -> Tensor {
+        let op = Matmul {
+            trans_a,
+            trans_b,
+            ..Default::default()
+        };
+        self.graph().push1(op, &[self, other])
+    }
+
+    /// A linear layer: `act(self @ weight^T + bias)` with `self` `[.., in]`,
+    /// `weight` `[out, in]` and `bias` `[out]`.
+    #[track_caller]
+    pub fn linear(&self, weight: &Tensor, bias: Option<&Tensor>, activation: Activation) -> Tensor {
+        let inner = self.dim(-1);
+        let rows = self.numel() / inner.max(1);
+        let flat = self.reshape([rows, inner]);
+        let op = Matmul {
+            trans_b: true,
+            bias: bias.is_some(),
+            activation,
+            trans_a: false,
+        };
+        let mut inputs = vec![&flat, weight];
+        inputs.extend(bias);
+        let y = self.graph().push1(op, &inputs);
+        let mut shape = self.shape().dims().to_vec();
+        if let Some(last) = shape.last_mut() {
+            *last = weight.dim(0);
+        }
+        if y.check().is_err() {
+            y
+        } else {
+            y.reshape(shape)
+        }
+    }
+}
