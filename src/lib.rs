@@ -8,10 +8,13 @@ mod dtype;
 mod error;
 pub mod graph;
 pub mod ops;
+pub mod params;
+mod rng;
 mod shape;
 pub mod tape;
 
 pub use dtype::DType;
 pub use error::{Error, Result};
 pub use graph::{Graph, Tensor};
+pub use params::{Init, Param, Params};
 pub use shape::Shape;
