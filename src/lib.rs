@@ -8,6 +8,7 @@ mod dtype;
 mod error;
 pub mod graph;
 pub mod ops;
+pub mod optim;
 pub mod params;
 mod rng;
 mod shape;
