@@ -6,6 +6,7 @@
 pub mod device;
 mod dtype;
 mod error;
+pub mod gpu;
 pub mod graph;
 pub mod ops;
 pub mod optim;
@@ -16,6 +17,7 @@ pub mod tape;
 
 pub use dtype::DType;
 pub use error::{Error, Result};
+pub use gpu::{Gpu, GpuOptions};
 pub use graph::{Graph, Tensor};
 pub use params::{Init, Param, Params};
 pub use shape::Shape;
