@@ -3,9 +3,11 @@
 //! A set knows names, shapes and places; the graph sees a parameter as a source,
 //! the executor sees one buffer per arena. This room knows no op and no layer.
 
+mod file;
 mod init;
 mod layout;
 mod store;
+mod weights;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,8 +15,11 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use crate::{Error, Graph, Result, Shape, Tensor};
 
+pub use file::{Precision, WeightsFile};
+pub(crate) use file::{Record, weights as weights_error, write as write_weights};
 pub use init::Init;
 pub use layout::{ALIGN, ARENA_FLOATS, Arena, ArenaKind, Layout, Place};
+pub use weights::{LoadReport, Strict};
 
 /// A set of named parameters and states. Clones share it; [`Params::scope`] gives
 /// a handle that puts a prefix before every name.
