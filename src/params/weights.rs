@@ -7,6 +7,10 @@ use super::file::{self, Precision, Record, WeightsFile, weights};
 use super::{Param, Params};
 use crate::Result;
 
+/// Tensors of a checkpoint that accompany parameters (optimiser moments) begin with
+/// this; parameter names have no slash. A checkpoint can be loaded as weights.
+pub(crate) const COMPANION: &str = "arena/";
+
 /// Whether names and shapes must match exactly.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Strict {
@@ -107,7 +111,7 @@ impl Params {
             .names()
             .into_iter()
             .filter_map(|name| Some(name.strip_prefix(prefix)?.to_string()))
-            .filter(|name| !known(name))
+            .filter(|name| !known(name) && !name.starts_with(COMPANION))
             .collect();
         (report, found)
     }
