@@ -5,3 +5,4 @@ mod matmul;
 mod pointwise;
 mod support;
 mod tape;
+mod vectors;
