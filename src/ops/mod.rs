@@ -3,6 +3,7 @@
 //! [`crate::Tensor`] methods. Ops know the graph and nothing above it.
 
 mod matmul;
+mod pick;
 mod pointwise;
 mod reduce;
 mod source;
