@@ -2,10 +2,12 @@
 //! shape rule, the float64 reference, the gradient, the dispatch and the
 //! [`crate::Tensor`] methods. Ops know the graph and nothing above it.
 
+mod cumsum;
 mod matmul;
 mod pick;
 mod pointwise;
 mod reduce;
+mod softmax;
 mod source;
 mod view;
 
