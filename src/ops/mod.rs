@@ -2,6 +2,7 @@
 //! shape rule, the float64 reference, the gradient, the dispatch and the
 //! [`crate::Tensor`] methods. Ops know the graph and nothing above it.
 
+mod batch_norm;
 mod cumsum;
 mod matmul;
 mod pick;
