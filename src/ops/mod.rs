@@ -4,10 +4,12 @@
 
 mod batch_norm;
 mod cumsum;
+mod gather;
 mod matmul;
 mod pick;
 mod pointwise;
 mod reduce;
+mod segment_sum;
 mod softmax;
 mod source;
 mod view;
