@@ -6,6 +6,7 @@ mod batch_norm;
 mod cumsum;
 mod gather;
 mod matmul;
+mod pack;
 mod pick;
 mod pointwise;
 mod reduce;
@@ -15,5 +16,6 @@ mod source;
 mod view;
 
 pub use matmul::{Activation, Matmul};
+pub use pack::Pack;
 pub use pointwise::{Func, Map};
 pub use reduce::{Reduce, Reduction};
