@@ -2,10 +2,16 @@
 //! shape rule, the float64 reference, the gradient, the dispatch and the
 //! [`crate::Tensor`] methods. Ops know the graph and nothing above it.
 
+mod batch_norm;
+mod cumsum;
+mod gather;
 mod matmul;
 mod pack;
+mod pick;
 mod pointwise;
 mod reduce;
+mod segment_sum;
+mod softmax;
 mod source;
 mod view;
 
