@@ -2,12 +2,19 @@
 //! shape rule, the float64 reference, the gradient, the dispatch and the
 //! [`crate::Tensor`] methods. Ops know the graph and nothing above it.
 
+mod conv;
+mod conv_direct;
+mod conv_input;
+mod conv_transpose;
+mod conv_weight;
 mod matmul;
 mod pointwise;
 mod reduce;
 mod source;
 mod view;
 
+pub use conv::ConvParams;
+pub use conv_transpose::ConvTransposeParams;
 pub use matmul::{Activation, Matmul};
 pub use pointwise::{Func, Map};
 pub use reduce::{Reduce, Reduction};
