@@ -6,12 +6,19 @@
 pub mod device;
 mod dtype;
 mod error;
+pub mod gpu;
 pub mod graph;
 pub mod ops;
+pub mod optim;
+pub mod params;
+pub mod plan;
+mod rng;
 mod shape;
 pub mod tape;
 
 pub use dtype::DType;
 pub use error::{Error, Result};
+pub use gpu::{Gpu, GpuOptions};
 pub use graph::{Graph, Tensor};
+pub use params::{Init, Param, Params};
 pub use shape::Shape;
