@@ -6,6 +6,7 @@
 pub mod device;
 mod dtype;
 mod error;
+pub mod exec;
 pub mod gpu;
 pub mod graph;
 pub mod ops;
@@ -18,6 +19,7 @@ pub mod tape;
 
 pub use dtype::DType;
 pub use error::{Error, Result};
+pub use exec::{Outputs, Program, Value};
 pub use gpu::{Gpu, GpuOptions};
 pub use graph::{Graph, Tensor};
 pub use params::{Init, Param, Params};
