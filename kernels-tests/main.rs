@@ -1,8 +1,10 @@
 //! All tests that need graphs and kernels: one binary, because every binary
 //! pays for its own device and its own linking. One module per op family.
 
+mod conv;
 mod matmul;
 mod pointwise;
+mod pool;
 mod support;
 mod tape;
 mod vectors;

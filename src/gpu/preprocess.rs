@@ -24,6 +24,7 @@ const LIBRARY: &[(&str, &str)] = &[
     ),
     ("grid", include_str!("../../shaders/lib/grid.wgsl")),
     ("math", include_str!("../../shaders/lib/math.wgsl")),
+    ("pool", include_str!("../../shaders/lib/pool.wgsl")),
 ];
 
 /// How `#args` is declared.
