@@ -2,12 +2,18 @@
 //! shape rule, the float64 reference, the gradient, the dispatch and the
 //! [`crate::Tensor`] methods. Ops know the graph and nothing above it.
 
+mod codebook;
+mod concat;
+mod gradient;
 mod matmul;
 mod pointwise;
+mod random;
+mod rearrange;
 mod reduce;
 mod source;
 mod view;
 
 pub use matmul::{Activation, Matmul};
 pub use pointwise::{Func, Map};
+pub use random::threefry;
 pub use reduce::{Reduce, Reduction};
