@@ -6,6 +6,7 @@ mod codebook;
 mod concat;
 mod gradient;
 mod matmul;
+mod pack;
 mod pointwise;
 mod random;
 mod rearrange;
@@ -14,6 +15,7 @@ mod source;
 mod view;
 
 pub use matmul::{Activation, Matmul};
+pub use pack::Pack;
 pub use pointwise::{Func, Map};
 pub use random::threefry;
 pub use reduce::{Reduce, Reduction};
