@@ -9,6 +9,7 @@ mod error;
 pub mod gpu;
 pub mod graph;
 pub mod ops;
+pub mod plan;
 pub mod optim;
 pub mod params;
 mod rng;

@@ -5,6 +5,7 @@
 
 mod init;
 mod layout;
+mod store;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -48,6 +49,7 @@ pub(crate) struct Inner {
     entries: Vec<Entry>,
     by_name: HashMap<String, usize>,
     arenas: Vec<ArenaEntry>,
+    device: Option<store::Device>,
 }
 
 struct Entry {
@@ -56,7 +58,7 @@ struct Entry {
     trainable: bool,
     init: Init,
     place: Option<Place>,
-    /// Set by the user before the first compile; wins over `init`.
+    /// Set by the user while the values are on the host; wins over `init`.
     value: Option<Vec<f32>>,
 }
 
@@ -79,6 +81,7 @@ impl Params {
                 entries: Vec::new(),
                 by_name: HashMap::new(),
                 arenas: Vec::new(),
+                device: None,
             })),
             prefix: String::new(),
         }
@@ -288,7 +291,7 @@ impl Params {
     pub fn arena_values(&self, arena: usize) -> Result<Vec<f32>> {
         let inner = self.lock();
         inner.check_arena(arena)?;
-        Ok(inner.host_arena(arena))
+        inner.read_arena(arena)
     }
 
     /// Sets the contents of a whole arena; padding may hold anything.
@@ -302,8 +305,7 @@ impl Params {
                 format!("{} values given for {len}", values.len()),
             ));
         }
-        inner.set_host_arena(arena, values);
-        Ok(())
+        inner.write_arena(arena, values)
     }
 }
 
@@ -328,75 +330,18 @@ impl Inner {
         }
     }
 
-    fn place(&mut self) {
-        for (trainable, kind, name) in [
-            (true, ArenaKind::Trainable, "params"),
-            (false, ArenaKind::State, "states"),
-        ] {
-            let new: Vec<usize> = (0..self.entries.len())
-                .filter(|i| self.entries[*i].place.is_none())
-                .filter(|i| self.entries[*i].trainable == trainable)
-                .collect();
-            let lens: Vec<usize> = new.iter().map(|i| self.entries[*i].shape.numel()).collect();
-            let (places, arenas) = layout::place(&lens, self.arenas.len());
-            for (i, place) in new.into_iter().zip(places) {
-                self.entries[i].place = Some(place);
-            }
-            for len in arenas {
-                let number = self.arenas.iter().filter(|a| a.arena.kind == kind).count();
-                self.arenas.push(ArenaEntry {
-                    arena: Arena {
-                        name: format!("{name}.{number}"),
-                        kind,
-                        len,
-                        mirrors: None,
-                    },
-                    init: ArenaInit::Zeros,
-                    value: None,
-                });
-            }
-        }
-    }
-
-    fn host_value(&self, index: usize) -> Vec<f32> {
-        let entry = &self.entries[index];
-        match &entry.value {
-            Some(value) => value.clone(),
-            None => entry.init.values(self.seed, &entry.name, &entry.shape),
-        }
-    }
-
-    fn host_arena(&self, arena: usize) -> Vec<f32> {
-        let entry = &self.arenas[arena];
-        if let Some(value) = &entry.value {
-            return value.clone();
-        }
-        if let (ArenaInit::Copy, Some(of)) = (entry.init, entry.arena.mirrors) {
-            return self.host_arena(of);
-        }
-        let mut values = vec![0.0; entry.arena.len];
-        for (i, param) in self.entries.iter().enumerate() {
-            if let Some(p) = param.place
-                && p.arena == arena
-            {
-                values[p.offset..p.offset + p.len].copy_from_slice(&self.host_value(i));
-            }
-        }
-        values
-    }
-
-    fn set_host_arena(&mut self, arena: usize, values: &[f32]) {
-        if self.arenas[arena].arena.kind == ArenaKind::Standalone {
-            self.arenas[arena].value = Some(values.to_vec());
-            return;
-        }
-        for param in &mut self.entries {
-            if let Some(p) = param.place
-                && p.arena == arena
-            {
-                param.value = Some(values[p.offset..p.offset + p.len].to_vec());
-            }
-        }
+    fn new_arena(&mut self, name: &str, kind: ArenaKind, len: usize) {
+        let number = self.arenas.iter().filter(|a| a.arena.kind == kind).count();
+        self.arenas.push(ArenaEntry {
+            arena: Arena {
+                name: format!("{name}.{number}"),
+                kind,
+                len,
+                mirrors: None,
+            },
+            init: ArenaInit::Zeros,
+            value: None,
+        });
     }
 }
 
@@ -434,7 +379,7 @@ impl Param {
 
     /// Its values, row-major.
     pub fn get(&self) -> Result<Vec<f32>> {
-        Ok(self.set.lock().host_value(self.index))
+        self.set.lock().read_value(self.index)
     }
 
     /// Sets its values. Errors: a wrong number of values, values that are not finite.
@@ -451,8 +396,7 @@ impl Param {
                 detail: format!("element {at} is {}", values[at]),
             });
         }
-        self.set.lock().entries[self.index].value = Some(values.to_vec());
-        Ok(())
+        self.set.lock().write_value(self.index, values)
     }
 }
 
