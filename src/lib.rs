@@ -6,6 +6,7 @@
 pub mod device;
 mod dtype;
 mod error;
+pub mod gpu;
 pub mod graph;
 pub mod ops;
 mod shape;
@@ -13,5 +14,6 @@ pub mod tape;
 
 pub use dtype::DType;
 pub use error::{Error, Result};
+pub use gpu::{Gpu, GpuOptions};
 pub use graph::{Graph, Tensor};
 pub use shape::Shape;

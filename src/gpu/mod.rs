@@ -1,0 +1,281 @@
+//! The device: adapter, limits, pipelines and their cache, buffers, errors.
+//!
+//! With `exec` the only room that touches wgpu. It knows kernels as text and
+//! words; it must not know graphs, ops or plans.
+
+mod cache;
+mod options;
+mod pipeline;
+pub mod preprocess;
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+pub use options::{AdapterSummary, GpuOptions, PowerPreference, adapters};
+pub(crate) use pipeline::{Kernel, KernelKey};
+
+use crate::device::DeviceProfile;
+use crate::{Error, Result};
+
+/// How long the library waits for the device before it reports [`Error::Timeout`].
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// A device that programs are compiled for. Clones share it.
+///
+/// Made by [`Gpu::new`], [`Gpu::with`], or [`Gpu::from_wgpu`] around a device
+/// that the application owns.
+#[derive(Clone)]
+pub struct Gpu(Arc<Inner>);
+
+struct Inner {
+    device: wgpu::Device,
+    queue: wgpu::Queue,
+    info: wgpu::AdapterInfo,
+    profile: DeviceProfile,
+    runtime_checks: bool,
+    pipelines: Mutex<pipeline::Pipelines>,
+    cache: Option<cache::DiskCache>,
+    fault: Arc<Mutex<Option<Error>>>,
+    created: AtomicU64,
+}
+
+/// How many GPU objects a [`Gpu`] has made so far.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct GpuStats {
+    /// Buffers, bind groups, layouts and pipelines.
+    pub objects_created: u64,
+}
+
+impl Gpu {
+    /// The best adapter there is: a discrete GPU before an integrated one before
+    /// a software adapter.
+    pub fn new() -> Result<Self> {
+        Self::with(GpuOptions::default())
+    }
+
+    /// An adapter chosen by `options`.
+    pub fn with(options: GpuOptions) -> Result<Self> {
+        options::open(options)
+    }
+
+    /// A device that belongs to the application. Nothing global is touched on it:
+    /// errors are caught in error scopes. Optional features are used where the
+    /// device was made with them.
+    pub fn from_wgpu(
+        adapter: &wgpu::Adapter,
+        device: wgpu::Device,
+        queue: wgpu::Queue,
+    ) -> Result<Self> {
+        let info = adapter.get_info();
+        let profile = options::profile(&info, device.features(), &device.limits());
+        Ok(Self::assemble(device, queue, info, profile, None, false))
+    }
+
+    fn assemble(
+        device: wgpu::Device,
+        queue: wgpu::Queue,
+        info: wgpu::AdapterInfo,
+        profile: DeviceProfile,
+        cache: Option<cache::DiskCache>,
+        runtime_checks: bool,
+    ) -> Self {
+        Gpu(Arc::new(Inner {
+            device,
+            queue,
+            info,
+            profile,
+            runtime_checks,
+            pipelines: Mutex::default(),
+            cache,
+            fault: Arc::default(),
+            created: AtomicU64::new(0),
+        }))
+    }
+
+    /// What the planner may rely on.
+    pub fn profile(&self) -> &DeviceProfile {
+        &self.0.profile
+    }
+
+    /// The adapter's name.
+    pub fn name(&self) -> &str {
+        &self.0.info.name
+    }
+
+    /// Name, driver and kind of the adapter.
+    pub fn summary(&self) -> AdapterSummary {
+        AdapterSummary::from(&self.0.info)
+    }
+
+    /// The wgpu device.
+    pub fn device(&self) -> &wgpu::Device {
+        &self.0.device
+    }
+
+    /// The wgpu queue.
+    pub fn queue(&self) -> &wgpu::Queue {
+        &self.0.queue
+    }
+
+    /// Counters, for tests and benches.
+    pub fn stats(&self) -> GpuStats {
+        GpuStats {
+            objects_created: self.0.created.load(Ordering::Relaxed),
+        }
+    }
+
+    pub(crate) fn count_object(&self) {
+        self.0.created.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The first error that the device reported outside of any call, if any.
+    pub fn check(&self) -> Result<()> {
+        let fault = self.0.fault.lock().unwrap_or_else(|e| e.into_inner());
+        fault.clone().map_or(Ok(()), Err)
+    }
+
+    /// Runs `f` and returns what the device had to say about it.
+    pub(crate) fn scoped<T>(&self, asked: u64, f: impl FnOnce() -> T) -> Result<T> {
+        self.check()?;
+        let memory = self
+            .0
+            .device
+            .push_error_scope(wgpu::ErrorFilter::OutOfMemory);
+        let internal = self.0.device.push_error_scope(wgpu::ErrorFilter::Internal);
+        let validation = self
+            .0
+            .device
+            .push_error_scope(wgpu::ErrorFilter::Validation);
+        let value = f();
+        let errors = [
+            pollster::block_on(validation.pop()),
+            pollster::block_on(internal.pop()),
+            pollster::block_on(memory.pop()),
+        ];
+        match errors.into_iter().flatten().next() {
+            None => Ok(value),
+            Some(error) => Err(translate(&error, asked)),
+        }
+    }
+
+    /// A zeroed storage buffer of `bytes`, rounded up to whole words.
+    pub fn buffer(&self, label: &str, bytes: u64) -> Result<wgpu::Buffer> {
+        let usage = wgpu::BufferUsages::STORAGE
+            | wgpu::BufferUsages::COPY_SRC
+            | wgpu::BufferUsages::COPY_DST;
+        self.buffer_with(label, bytes, usage)
+    }
+
+    pub(crate) fn buffer_with(
+        &self,
+        label: &str,
+        bytes: u64,
+        usage: wgpu::BufferUsages,
+    ) -> Result<wgpu::Buffer> {
+        let size = bytes.max(4).div_ceil(4) * 4;
+        if size > self.0.profile.max_buffer {
+            return Err(Error::LimitExceeded {
+                what: format!("the buffer `{label}` (bytes)"),
+                needed: size,
+                available: self.0.profile.max_buffer,
+            });
+        }
+        self.count_object();
+        self.scoped(size, || {
+            self.0.device.create_buffer(&wgpu::BufferDescriptor {
+                label: Some(label),
+                size,
+                usage,
+                mapped_at_creation: false,
+            })
+        })
+    }
+
+    /// Writes `data` (whole words) into `buffer` before anything submitted later.
+    pub fn write(&self, buffer: &wgpu::Buffer, offset: u64, data: &[u8]) -> Result<()> {
+        self.scoped(data.len() as u64, || {
+            self.0.queue.write_buffer(buffer, offset, data)
+        })
+    }
+
+    /// Waits for everything submitted so far and returns `bytes` of `buffer`.
+    pub fn read(&self, buffer: &wgpu::Buffer, offset: u64, bytes: u64) -> Result<Vec<u8>> {
+        let usage = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST;
+        let staging = self.buffer_with("readback", bytes, usage)?;
+        self.scoped(bytes, || {
+            let mut encoder = self.0.device.create_command_encoder(&Default::default());
+            encoder.copy_buffer_to_buffer(buffer, offset, &staging, 0, bytes);
+            self.0.queue.submit([encoder.finish()]);
+        })?;
+        self.map(&staging, bytes, |data| data.to_vec())
+    }
+
+    /// Maps the first `bytes` of `staging`, waiting for the device.
+    pub(crate) fn map<T>(
+        &self,
+        staging: &wgpu::Buffer,
+        bytes: u64,
+        f: impl FnOnce(&[u8]) -> T,
+    ) -> Result<T> {
+        let outcome: Arc<Mutex<Option<Result<(), wgpu::BufferAsyncError>>>> = Arc::default();
+        let sender = outcome.clone();
+        staging.map_async(wgpu::MapMode::Read, 0..bytes, move |result| {
+            *sender.lock().unwrap_or_else(|e| e.into_inner()) = Some(result);
+        });
+        self.wait()?;
+        let taken = outcome.lock().unwrap_or_else(|e| e.into_inner()).take();
+        match taken {
+            Some(Ok(())) => {}
+            _ => {
+                self.check()?;
+                return Err(Error::Device(
+                    "a readback buffer could not be mapped".into(),
+                ));
+            }
+        }
+        let value = match staging.get_mapped_range(0..bytes) {
+            Ok(view) => f(&view),
+            Err(e) => return Err(Error::Device(e.to_string())),
+        };
+        staging.unmap();
+        Ok(value)
+    }
+
+    /// Waits until the device has finished everything submitted so far.
+    pub fn wait(&self) -> Result<()> {
+        let poll = wgpu::PollType::Wait {
+            submission_index: None,
+            timeout: Some(PATIENCE),
+        };
+        let polled = self.0.device.poll(poll);
+        self.check()?;
+        match polled {
+            Ok(_) => Ok(()),
+            Err(wgpu::PollError::Timeout) => Err(Error::Timeout {
+                seconds: PATIENCE.as_secs(),
+            }),
+            Err(e) => Err(Error::Device(e.to_string())),
+        }
+    }
+
+    /// Nanoseconds per timestamp tick.
+    pub(crate) fn timestamp_period(&self) -> f64 {
+        f64::from(self.0.queue.get_timestamp_period())
+    }
+}
+
+impl std::fmt::Debug for Gpu {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Gpu({})", self.0.info.name)
+    }
+}
+
+/// A wgpu error in the crate's words.
+fn translate(error: &wgpu::Error, asked: u64) -> Error {
+    match error {
+        wgpu::Error::OutOfMemory { .. } => Error::OutOfMemory { asked },
+        wgpu::Error::Validation { description, .. } => Error::Device(description.clone()),
+        wgpu::Error::Internal { description, .. } => Error::Device(description.clone()),
+    }
+}

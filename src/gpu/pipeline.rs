@@ -1,0 +1,244 @@
+//! From kernel text to pipelines: parse, check, compile, remember.
+
+use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
+
+use super::{Gpu, preprocess};
+use crate::{Error, Result};
+
+/// What makes two kernels the same pipeline.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct KernelKey {
+    pub name: String,
+    /// Plain WGSL, preprocessed.
+    pub text: String,
+    /// Per storage binding, whether it is read only.
+    pub read_only: Vec<bool>,
+    /// Words of `Args`.
+    pub args: usize,
+    /// Args go into immediates (else into a uniform buffer after the storage bindings).
+    pub immediates: bool,
+}
+
+/// A compiled kernel.
+#[derive(Clone)]
+pub(crate) struct Kernel {
+    pub pipeline: wgpu::ComputePipeline,
+    pub layout: wgpu::BindGroupLayout,
+}
+
+#[derive(Default)]
+pub(super) struct Pipelines {
+    kernels: HashMap<Arc<KernelKey>, Kernel>,
+    layouts: HashMap<(Vec<bool>, bool), wgpu::BindGroupLayout>,
+}
+
+impl KernelKey {
+    /// Preprocesses a kernel's text for a device.
+    pub fn new(
+        name: &str,
+        source: &str,
+        defines: &[(String, String)],
+        read_only: Vec<bool>,
+        args: usize,
+        immediate_bytes: u32,
+    ) -> Result<Self> {
+        let immediates = args * 4 <= immediate_bytes as usize;
+        let place = match immediates {
+            true => preprocess::ArgsIn::Immediates,
+            false => preprocess::ArgsIn::Uniform(read_only.len() as u32),
+        };
+        Ok(KernelKey {
+            name: name.into(),
+            text: preprocess::preprocess(name, source, defines, place)?,
+            read_only,
+            args,
+            immediates: immediates && args > 0,
+        })
+    }
+
+    fn uses_uniform(&self) -> bool {
+        self.args > 0 && !self.immediates
+    }
+}
+
+impl Gpu {
+    /// Compiles all kernels that are not compiled yet, on several threads, and
+    /// returns them in order.
+    pub(crate) fn kernels(&self, keys: &[Arc<KernelKey>]) -> Result<Vec<Kernel>> {
+        let mut missing: Vec<Arc<KernelKey>> = Vec::new();
+        {
+            let known = self.0.pipelines.lock().unwrap_or_else(|e| e.into_inner());
+            for key in keys {
+                if !known.kernels.contains_key(key) && !missing.contains(key) {
+                    missing.push(key.clone());
+                }
+            }
+        }
+        if !missing.is_empty() {
+            let threads = std::thread::available_parallelism()
+                .map_or(1, |n| n.get())
+                .min(8);
+            let per_thread = missing.len().div_ceil(threads);
+            let compiled: Vec<Result<Vec<Kernel>>> = std::thread::scope(|scope| {
+                let workers: Vec<_> = missing
+                    .chunks(per_thread)
+                    .map(|chunk| {
+                        scope.spawn(move || {
+                            chunk.iter().map(|key| self.compile_kernel(key)).collect()
+                        })
+                    })
+                    .collect();
+                workers
+                    .into_iter()
+                    .map(|w| {
+                        w.join().unwrap_or_else(|_| {
+                            Err(Error::Device("the shader compiler panicked".into()))
+                        })
+                    })
+                    .collect()
+            });
+            let mut known = self.0.pipelines.lock().unwrap_or_else(|e| e.into_inner());
+            for (chunk, kernels) in missing.chunks(per_thread).zip(compiled) {
+                for (key, kernel) in chunk.iter().zip(kernels?) {
+                    known.kernels.insert(key.clone(), kernel);
+                }
+            }
+            if let Some(cache) = &self.0.cache {
+                cache.touch();
+            }
+        }
+        let known = self.0.pipelines.lock().unwrap_or_else(|e| e.into_inner());
+        keys.iter()
+            .map(|key| {
+                known
+                    .kernels
+                    .get(key)
+                    .cloned()
+                    .ok_or_else(|| Error::Shader {
+                        kernel: key.name.clone(),
+                        message: "the pipeline vanished".into(),
+                    })
+            })
+            .collect()
+    }
+
+    /// Writes newly compiled pipelines to the disk cache, where there is one.
+    pub fn store_pipeline_cache(&self) {
+        if let Some(cache) = &self.0.cache {
+            cache.store();
+        }
+    }
+
+    fn layout(&self, read_only: &[bool], uniform: bool) -> wgpu::BindGroupLayout {
+        let key = (read_only.to_vec(), uniform);
+        let mut known = self.0.pipelines.lock().unwrap_or_else(|e| e.into_inner());
+        if let Some(layout) = known.layouts.get(&key) {
+            return layout.clone();
+        }
+        let entry = |binding: u32, ty: wgpu::BufferBindingType| wgpu::BindGroupLayoutEntry {
+            binding,
+            visibility: wgpu::ShaderStages::COMPUTE,
+            ty: wgpu::BindingType::Buffer {
+                ty,
+                has_dynamic_offset: false,
+                min_binding_size: None,
+            },
+            count: None,
+        };
+        let mut entries: Vec<_> = read_only
+            .iter()
+            .enumerate()
+            .map(|(i, r)| entry(i as u32, wgpu::BufferBindingType::Storage { read_only: *r }))
+            .collect();
+        if uniform {
+            entries.push(entry(
+                read_only.len() as u32,
+                wgpu::BufferBindingType::Uniform,
+            ));
+        }
+        self.count_object();
+        let layout = self
+            .device()
+            .create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor {
+                label: None,
+                entries: &entries,
+            });
+        known.layouts.insert(key, layout.clone());
+        layout
+    }
+
+    fn compile_kernel(&self, key: &KernelKey) -> Result<Kernel> {
+        let fail = |message: String| Error::Shader {
+            kernel: key.name.clone(),
+            message,
+        };
+        let module = naga::front::wgsl::parse_str(&key.text)
+            .map_err(|e| fail(e.emit_to_string(&key.text)))?;
+        let compiled = self.scoped(0, || {
+            let checks = match self.0.runtime_checks {
+                true => wgpu::ShaderRuntimeChecks::checked(),
+                false => wgpu::ShaderRuntimeChecks::unchecked(),
+            };
+            // SAFETY: the kernels are the crate's own, or a user's `Op` that vouches for
+            // its indices as ours do; `GpuOptions::runtime_checks` turns the checks on.
+            let shader = unsafe {
+                self.device().create_shader_module_trusted(
+                    wgpu::ShaderModuleDescriptor {
+                        label: Some(&key.name),
+                        source: wgpu::ShaderSource::Naga(std::borrow::Cow::Owned(module)),
+                    },
+                    checks,
+                )
+            };
+            let layout = self.layout(&key.read_only, key.uses_uniform());
+            let pipeline_layout =
+                self.device()
+                    .create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
+                        label: Some(&key.name),
+                        bind_group_layouts: &[Some(&layout)],
+                        immediate_size: if key.immediates {
+                            4 * key.args as u32
+                        } else {
+                            0
+                        },
+                    });
+            let pipeline =
+                self.device()
+                    .create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+                        label: Some(&key.name),
+                        layout: Some(&pipeline_layout),
+                        module: &shader,
+                        entry_point: Some("main"),
+                        compilation_options: wgpu::PipelineCompilationOptions {
+                            // Kernels write workgroup memory before they read it.
+                            zero_initialize_workgroup_memory: false,
+                            ..Default::default()
+                        },
+                        cache: self.0.cache.as_ref().map(|c| &c.cache),
+                    });
+            Kernel { pipeline, layout }
+        });
+        self.count_object();
+        compiled.map_err(|e| match e {
+            Error::Device(message) => fail(message),
+            other => other,
+        })
+    }
+
+    /// A name for the shader texts of a program, for caches.
+    pub(crate) fn fingerprint(keys: &[Arc<KernelKey>]) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        keys.hash(&mut hasher);
+        hasher.finish()
+    }
+}
+
+impl Drop for super::Inner {
+    fn drop(&mut self) {
+        if let Some(cache) = &self.cache {
+            cache.store();
+        }
+    }
+}
