@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser};
+use flowgrad::{Gpu, GpuOptions};
 
 use super::Outcome;
 
@@ -46,6 +47,14 @@ pub struct CommonArgs {
 }
 
 impl CommonArgs {
+    /// The adapter that was asked for, or the best there is.
+    pub fn gpu(&self) -> flowgrad::Result<Gpu> {
+        Gpu::with(GpuOptions {
+            adapter: self.adapter.clone(),
+            ..GpuOptions::default()
+        })
+    }
+
     /// `name` in the output directory, which is made where it is missing.
     pub fn out_file(&self, name: impl AsRef<Path>) -> Outcome<PathBuf> {
         super::make_dir(&self.out)?;
