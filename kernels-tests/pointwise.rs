@@ -1,0 +1,213 @@
+//! Functions of single elements: values, derivatives, broadcasting, edges.
+
+use flowgrad::{Graph, Tensor};
+
+use crate::support::{Data, Tol, check_op};
+
+type Unary = fn(&Tensor) -> Tensor;
+
+#[test]
+fn smooth_functions() {
+    let table: &[(&str, f32, f32, Unary)] = &[
+        ("neg", -2.0, 2.0, |x| x.neg()),
+        ("exp", -5.0, 5.0, |x| x.exp()),
+        ("log", 0.1, 9.0, |x| x.log()),
+        ("sqrt", 0.1, 9.0, |x| x.sqrt()),
+        ("rsqrt", 0.1, 9.0, |x| x.rsqrt()),
+        ("recip", 0.2, 3.0, |x| x.recip()),
+        ("square", -3.0, 3.0, |x| x.square()),
+        ("sin", -9.0, 9.0, |x| x.sin()),
+        ("cos", -9.0, 9.0, |x| x.cos()),
+        ("tanh", -4.0, 4.0, |x| x.tanh()),
+        ("sigmoid", -9.0, 9.0, |x| x.sigmoid()),
+        ("softplus", -9.0, 9.0, |x| x.softplus()),
+        ("erf", -3.0, 3.0, |x| x.erf()),
+        ("gelu", -4.0, 4.0, |x| x.gelu()),
+        ("silu", -5.0, 5.0, |x| x.silu()),
+        ("add_scalar", -2.0, 2.0, |x| x.add_scalar(0.7)),
+        ("mul_scalar", -2.0, 2.0, |x| x.mul_scalar(-1.3)),
+        ("pow 3", -2.0, 2.0, |x| x.pow_scalar(3.0)),
+        ("pow -2", 0.5, 2.0, |x| x.pow_scalar(-2.0)),
+        ("pow 0.5", 0.5, 2.0, |x| x.pow_scalar(0.5)),
+        ("pow 5", -2.0, 2.0, |x| x.pow_scalar(5.0)),
+        ("pow 6", -2.0, 2.0, |x| x.pow_scalar(6.0)),
+        ("pow 1.7", 0.5, 3.0, |x| x.pow_scalar(1.7)),
+        ("pow 1", 0.5, 3.0, |x| x.pow_scalar(1.0)),
+        ("pow 0", 0.5, 3.0, |x| x.pow_scalar(0.0)),
+    ];
+    for (name, lo, hi, f) in table {
+        check_op(
+            name,
+            &[Data::uniform([3, 23], 1, *lo, *hi)],
+            |_, x| vec![f(&x[0])],
+            Tol::default(),
+        );
+    }
+}
+
+#[test]
+fn functions_with_kinks() {
+    // The seed keeps every element further from the kinks than the step of the
+    // finite differences.
+    let table: &[(&str, Unary)] = &[
+        ("abs", |x| x.abs()),
+        ("relu", |x| x.relu()),
+        ("leaky_relu", |x| x.leaky_relu(0.1)),
+        ("elu", |x| x.elu(1.3)),
+        ("clamp", |x| x.clamp(-1.0, 0.75)),
+    ];
+    for (name, f) in table {
+        check_op(
+            name,
+            &[Data::uniform([61], 2, -2.0, 2.0)],
+            |_, x| vec![f(&x[0])],
+            Tol::default(),
+        );
+    }
+}
+
+#[test]
+fn piecewise_constant_functions() {
+    let table: &[(&str, Unary)] = &[
+        ("sign", |x| x.sign()),
+        ("floor", |x| x.floor()),
+        ("ceil", |x| x.ceil()),
+        ("round", |x| x.round()),
+        ("to_u32", |x| x.to_u32()),
+        ("to_u32 and back", |x| x.to_u32().to_f32()),
+    ];
+    let mut values = vec![0.0, 0.5, 1.5, 2.5, -0.5, -1.5, -0.0, 7.0, -7.0];
+    values.extend((0..50).map(|i| i as f32 * 0.37 - 9.0));
+    for (name, f) in table {
+        check_op(
+            name,
+            &[Data::values([values.len()], &values)],
+            |_, x| vec![f(&x[0])],
+            Tol::default().no_grad(),
+        );
+    }
+}
+
+#[test]
+fn two_operands_broadcast() {
+    type Binary = fn(&Tensor, &Tensor) -> Tensor;
+    let table: &[(&str, Binary)] = &[
+        ("add", |a, b| a.add(b)),
+        ("sub", |a, b| a.sub(b)),
+        ("mul", |a, b| a.mul(b)),
+        ("div", |a, b| a.div(b)),
+        ("pow", |a, b| a.pow(b)),
+        ("maximum", |a, b| a.maximum(b)),
+        ("minimum", |a, b| a.minimum(b)),
+    ];
+    let shapes: &[(&[usize], &[usize])] = &[
+        (&[5], &[5]),
+        (&[2, 3, 5], &[5]),
+        (&[3, 1], &[2, 1, 4]),
+        (&[2, 3, 5], &[]),
+        (&[], &[7]),
+        (&[2, 1, 3, 1], &[1, 2, 1, 5]),
+    ];
+    for (name, f) in table {
+        for (a, b) in shapes {
+            check_op(
+                &format!("{name} {a:?} {b:?}"),
+                &[
+                    Data::uniform(*a, 3, 0.5, 2.0),
+                    Data::uniform(*b, 4, 0.5, 2.0),
+                ],
+                |_, x| vec![f(&x[0], &x[1])],
+                Tol::default(),
+            );
+        }
+    }
+}
+
+#[test]
+fn comparisons_and_select() {
+    check_op(
+        "comparisons",
+        &[
+            Data::values([2, 3], &[1.0, 2.0, 3.0, -1.0, 0.0, -0.0]),
+            Data::values([3], &[1.0, 2.5, -3.0]),
+        ],
+        |_, x| {
+            vec![
+                x[0].less(&x[1]),
+                x[0].less_equal(&x[1]),
+                x[0].equal(&x[1]),
+                x[0].equal(&x[0].zeros_like()),
+            ]
+        },
+        Tol::default().no_grad(),
+    );
+    check_op(
+        "integer comparisons",
+        &[
+            Data::u32([4], &[1, 16_777_217, 4_000_000_000, 3]),
+            Data::u32([4], &[1, 16_777_216, 3_999_999_999, 4]),
+        ],
+        |_, x| vec![x[0].equal(&x[1]), x[0].less(&x[1]), x[0].less_equal(&x[1])],
+        Tol::default().no_grad(),
+    );
+    check_op(
+        "select",
+        &[
+            Data::f32([4, 1], 5),
+            Data::f32([4, 3], 6),
+            Data::f32([3], 7),
+        ],
+        |g, x| {
+            let condition = g.constant([4, 1], &[1.0, 0.0, -2.0, 0.0]);
+            vec![condition.select(&x[1], &x[2]), x[0].mul(&x[1])]
+        },
+        Tol::default(),
+    );
+}
+
+#[test]
+fn long_chains_with_shared_parts() {
+    check_op(
+        "chain",
+        &[Data::f32([9, 17], 8), Data::f32([17], 9)],
+        |g, x| {
+            let mut y = x[0].add(&x[1]);
+            let kept = y.tanh();
+            for i in 0..30 {
+                y = y.mul(&kept).add_scalar(0.1 * i as f32).sin();
+            }
+            let full = g.full([9, 1], 0.3);
+            vec![y.mul(&full), kept, y.add(&x[0])]
+        },
+        Tol::rel(2e-5),
+    );
+}
+
+#[test]
+fn operators_on_references() {
+    check_op(
+        "operators",
+        &[Data::f32([4], 10), Data::uniform([4], 11, 1.0, 2.0)],
+        |_, x| {
+            let (a, b) = (&x[0], &x[1]);
+            vec![
+                &(&(a + b) - &(a * b)) / b,
+                &(&(a + 1.0) * 2.0) / 4.0,
+                b - 0.5,
+            ]
+        },
+        Tol::default(),
+    );
+}
+
+#[test]
+fn types_are_checked() {
+    let g = Graph::new();
+    let (x, i) = (g.input("x", [3]), g.input_u32("i", [3]));
+    assert!(x.add(&i).check().is_err());
+    assert!(i.exp().check().is_err());
+    assert!(x.to_f32().check().is_err());
+    assert!(i.to_u32().check().is_err());
+    assert!(i.less(&x).check().is_err());
+    assert!(i.to_f32().add(&x).check().is_ok());
+}
