@@ -147,18 +147,16 @@ fn comparisons_and_select() {
             Data::u32([4], &[1, 16_777_217, 4_000_000_000, 3]),
             Data::u32([4], &[1, 16_777_216, 3_999_999_999, 4]),
         ],
-        |_, x| {
-            vec![
-                x[0].equal(&x[1]),
-                x[0].less(&x[1]),
-                x[0].less_equal(&x[1]),
-            ]
-        },
+        |_, x| vec![x[0].equal(&x[1]), x[0].less(&x[1]), x[0].less_equal(&x[1])],
         Tol::default().no_grad(),
     );
     check_op(
         "select",
-        &[Data::f32([4, 1], 5), Data::f32([4, 3], 6), Data::f32([3], 7)],
+        &[
+            Data::f32([4, 1], 5),
+            Data::f32([4, 3], 6),
+            Data::f32([3], 7),
+        ],
         |g, x| {
             let condition = g.constant([4, 1], &[1.0, 0.0, -2.0, 0.0]);
             vec![condition.select(&x[1], &x[2]), x[0].mul(&x[1])]
@@ -192,7 +190,11 @@ fn operators_on_references() {
         &[Data::f32([4], 10), Data::uniform([4], 11, 1.0, 2.0)],
         |_, x| {
             let (a, b) = (&x[0], &x[1]);
-            vec![&(&(a + b) - &(a * b)) / b, &(&(a + 1.0) * 2.0) / 4.0, b - 0.5]
+            vec![
+                &(&(a + b) - &(a * b)) / b,
+                &(&(a + 1.0) * 2.0) / 4.0,
+                b - 0.5,
+            ]
         },
         Tol::default(),
     );

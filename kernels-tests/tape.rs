@@ -92,7 +92,11 @@ fn second_derivatives_by_finite_differences() {
     // The gradient penalty of critics: the gradient itself is part of the loss.
     check_op(
         "gradient penalty",
-        &[Data::f32([4, 3], 2), Data::f32([3, 5], 3), Data::f32([5], 4)],
+        &[
+            Data::f32([4, 3], 2),
+            Data::f32([3, 5], 3),
+            Data::f32([5], 4),
+        ],
         |_, x| {
             let score = x[0].matmul(&x[1]).tanh().mul(&x[2]).sum(&[], false);
             let grad = tape::backward(&score, &[&x[0]]).unwrap().remove(0);

@@ -9,6 +9,10 @@ mod error;
 pub mod gpu;
 pub mod graph;
 pub mod ops;
+pub mod plan;
+pub mod optim;
+pub mod params;
+mod rng;
 mod shape;
 pub mod tape;
 
@@ -16,4 +20,5 @@ pub use dtype::DType;
 pub use error::{Error, Result};
 pub use gpu::{Gpu, GpuOptions};
 pub use graph::{Graph, Tensor};
+pub use params::{Init, Param, Params};
 pub use shape::Shape;

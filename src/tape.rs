@@ -158,3 +158,25 @@ fn depends_on(graph: &Graph, wrt: &[&Tensor], last: usize) -> Vec<bool> {
     }
     depends
 }
+
+/// Whether a gradient can flow from `loss` to the source `wanted`. (A parameter
+/// without one must be left alone by an optimiser, weight decay included.)
+pub(crate) fn reaches(loss: &Tensor, wanted: &crate::graph::Source) -> bool {
+    let nodes = loss.graph().lock();
+    let last = loss.id().node.0 as usize;
+    let mut reached = vec![false; last + 1];
+    reached[last] = true;
+    for i in (0..=last).rev() {
+        let node = &nodes.nodes[i];
+        if !reached[i] || node.op.stops_gradient() {
+            continue;
+        }
+        if matches!(node.op.kind(), crate::graph::Kind::Source(s) if s == wanted) {
+            return true;
+        }
+        for input in &node.inputs {
+            reached[input.node.0 as usize] = true;
+        }
+    }
+    false
+}

@@ -3,11 +3,13 @@
 //! [`crate::Tensor`] methods. Ops know the graph and nothing above it.
 
 mod matmul;
+mod pack;
 mod pointwise;
 mod reduce;
 mod source;
 mod view;
 
 pub use matmul::{Activation, Matmul};
+pub use pack::Pack;
 pub use pointwise::{Func, Map};
 pub use reduce::{Reduce, Reduction};

@@ -1,0 +1,414 @@
+//! Named parameters and state, their initial values, and the arenas they live in.
+//!
+//! A set knows names, shapes and places; the graph sees a parameter as a source,
+//! the executor sees one buffer per arena. This room knows no op and no layer.
+
+mod init;
+mod layout;
+mod store;
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use crate::{Error, Graph, Result, Shape, Tensor};
+
+pub use init::Init;
+pub use layout::{ALIGN, ARENA_FLOATS, Arena, ArenaKind, Layout, Place};
+
+/// A set of named parameters and states. Clones share it; [`Params::scope`] gives
+/// a handle that puts a prefix before every name.
+#[derive(Clone)]
+pub struct Params {
+    inner: Arc<Mutex<Inner>>,
+    prefix: String,
+}
+
+/// A parameter or state of a set.
+#[derive(Clone)]
+pub struct Param {
+    set: Params,
+    index: usize,
+    name: String,
+    shape: Shape,
+    trainable: bool,
+}
+
+/// How a standalone arena starts.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum ArenaInit {
+    /// All zeros.
+    Zeros,
+    /// What the mirrored arena holds when this one is first used.
+    Copy,
+}
+
+pub(crate) struct Inner {
+    id: u64,
+    seed: u64,
+    entries: Vec<Entry>,
+    by_name: HashMap<String, usize>,
+    arenas: Vec<ArenaEntry>,
+    device: Option<store::Device>,
+}
+
+struct Entry {
+    name: String,
+    shape: Shape,
+    trainable: bool,
+    init: Init,
+    place: Option<Place>,
+    /// Set by the user while the values are on the host; wins over `init`.
+    value: Option<Vec<f32>>,
+}
+
+struct ArenaEntry {
+    arena: Arena,
+    init: ArenaInit,
+    /// Standalone arenas only, as in `Entry`.
+    value: Option<Vec<f32>>,
+}
+
+impl Params {
+    /// An empty set. Initial values depend on `seed` and the parameters' names
+    /// only, not on the order in which they are added.
+    pub fn new(seed: u64) -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        Params {
+            inner: Arc::new(Mutex::new(Inner {
+                id: NEXT.fetch_add(1, Ordering::Relaxed),
+                seed,
+                entries: Vec::new(),
+                by_name: HashMap::new(),
+                arenas: Vec::new(),
+                device: None,
+            })),
+            prefix: String::new(),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        // No method leaves the lists half written, so a panic elsewhere does no harm.
+        self.inner.lock().unwrap_or_else(|e| e.into_inner())
+    }
+
+    /// The set's identity, as in [`crate::graph::Source`].
+    pub fn id(&self) -> u64 {
+        self.lock().id
+    }
+
+    /// The seed of the initial values.
+    pub fn seed(&self) -> u64 {
+        self.lock().seed
+    }
+
+    /// The same set; names added through it get `name` and a dot in front.
+    pub fn scope(&self, name: impl std::fmt::Display) -> Params {
+        Params {
+            inner: self.inner.clone(),
+            prefix: format!("{}{name}.", self.prefix),
+        }
+    }
+
+    /// Adds a trainable parameter. Errors: a name that is taken or empty, an empty
+    /// shape, an [`Init`] that does not fit.
+    pub fn add(&self, name: &str, shape: impl Into<Shape>, init: Init) -> Result<Param> {
+        self.insert(name, shape.into(), init, true)
+    }
+
+    /// Adds a tensor that is not trained, but kept and saved with the parameters
+    /// (running statistics, codebooks kept by moving averages).
+    pub fn add_state(&self, name: &str, shape: impl Into<Shape>, init: Init) -> Result<Param> {
+        self.insert(name, shape.into(), init, false)
+    }
+
+    fn insert(&self, name: &str, shape: Shape, init: Init, trainable: bool) -> Result<Param> {
+        let full = format!("{}{name}", self.prefix);
+        let wrong = |detail: String| Error::Argument {
+            what: format!("parameter `{full}`"),
+            detail,
+        };
+        let part = |p: &str| !p.is_empty() && !p.contains(|c: char| c.is_control() || c == '/');
+        if !full.split('.').all(part) {
+            return Err(wrong(
+                "names are parts joined by dots; a part is not empty and has no `/` and no control characters"
+                    .into(),
+            ));
+        }
+        let elements = shape
+            .dims()
+            .iter()
+            .try_fold(1usize, |n, d| n.checked_mul(*d));
+        if !elements.is_some_and(|n| n > 0 && n <= (u32::MAX / 4) as usize) {
+            return Err(wrong(format!(
+                "shape {shape:?} must have between 1 and 2^30 - 1 elements"
+            )));
+        }
+        init.check(&full, &shape)?;
+        let mut inner = self.lock();
+        if inner.by_name.contains_key(&full) {
+            return Err(wrong(
+                "the name is taken; give each layer a scope of its own".into(),
+            ));
+        }
+        let index = inner.entries.len();
+        inner.by_name.insert(full.clone(), index);
+        inner.entries.push(Entry {
+            name: full.clone(),
+            shape: shape.clone(),
+            trainable,
+            init,
+            place: None,
+            value: None,
+        });
+        drop(inner);
+        Ok(self.handle(index, full, shape, trainable))
+    }
+
+    fn handle(&self, index: usize, name: String, shape: Shape, trainable: bool) -> Param {
+        Param {
+            set: Params {
+                inner: self.inner.clone(),
+                prefix: String::new(),
+            },
+            index,
+            name,
+            shape,
+            trainable,
+        }
+    }
+
+    /// All full names in the order of addition, parameters and states.
+    pub fn names(&self) -> Vec<String> {
+        self.lock().entries.iter().map(|e| e.name.clone()).collect()
+    }
+
+    /// All parameters and states whose name starts with this handle's prefix, in
+    /// the order of addition.
+    pub fn all(&self) -> Vec<Param> {
+        let inner = self.lock();
+        let found = inner.entries.iter().enumerate();
+        found
+            .filter(|(_, e)| e.name.starts_with(&self.prefix))
+            .map(|(i, e)| self.handle(i, e.name.clone(), e.shape.clone(), e.trainable))
+            .collect()
+    }
+
+    /// The trainable parameters of [`Params::all`].
+    pub fn trainable(&self) -> Vec<Param> {
+        let mut all = self.all();
+        all.retain(|p| p.trainable);
+        all
+    }
+
+    /// The parameter or state called `name` (below this handle's prefix).
+    pub fn find(&self, name: &str) -> Result<Param> {
+        let full = format!("{}{name}", self.prefix);
+        let inner = self.lock();
+        let index = inner.index(&full)?;
+        let entry = &inner.entries[index];
+        Ok(self.handle(index, full, entry.shape.clone(), entry.trainable))
+    }
+
+    /// The number of trainable scalars below this handle's prefix.
+    pub fn count(&self) -> usize {
+        self.trainable().iter().map(|p| p.shape.numel()).sum()
+    }
+
+    /// The places of all parameters. Those that have none yet are put into new
+    /// arenas, so later calls extend the layout and never change it.
+    pub fn layout(&self) -> Layout {
+        let mut inner = self.lock();
+        inner.place();
+        Layout {
+            set: inner.id,
+            params: inner.entries.iter().filter_map(|e| e.place).collect(),
+            arenas: inner.arenas.iter().map(|a| a.arena.clone()).collect(),
+        }
+    }
+
+    /// A standalone arena as long as the arena `mirrors`, one element beside each
+    /// of its elements: optimiser moments, accumulators, averages. Asking again by
+    /// the same name gives the same arena. Errors: no such arena, or the name
+    /// belongs to an arena of another kind.
+    pub fn add_arena(&self, name: &str, mirrors: usize, init: ArenaInit) -> Result<usize> {
+        let mut inner = self.lock();
+        let wrong = |detail: String| Error::Argument {
+            what: format!("arena `{name}`"),
+            detail,
+        };
+        let Some(len) = inner.arenas.get(mirrors).map(|a| a.arena.len) else {
+            return Err(wrong(format!("there is no arena {mirrors} to go with")));
+        };
+        if let Some(found) = inner.arenas.iter().position(|a| a.arena.name == name) {
+            return match inner.arenas[found].arena.mirrors == Some(mirrors) {
+                true => Ok(found),
+                false => Err(wrong(
+                    "the name is taken by an arena of another kind".into(),
+                )),
+            };
+        }
+        inner.arenas.push(ArenaEntry {
+            arena: Arena {
+                name: name.into(),
+                kind: ArenaKind::Standalone,
+                len,
+                mirrors: Some(mirrors),
+            },
+            init,
+            value: None,
+        });
+        Ok(inner.arenas.len() - 1)
+    }
+
+    /// The whole arena as a flat tensor `[len]` of `graph`.
+    #[track_caller]
+    pub fn arena_tensor(&self, graph: &Graph, arena: usize) -> Tensor {
+        let inner = self.lock();
+        let found = inner.arenas.get(arena).map(|a| (inner.id, a.arena.len));
+        drop(inner);
+        match found {
+            Some((set, len)) => graph.arena_source(set, arena, len),
+            None => graph.poisoned(Error::argument(
+                "arena_tensor",
+                format!("there is no arena {arena}"),
+            )),
+        }
+    }
+
+    /// The values of the parameter or state called `name`.
+    pub fn get(&self, name: &str) -> Result<Vec<f32>> {
+        self.find(name)?.get()
+    }
+
+    /// Sets the values of the parameter or state called `name`. Errors: no such
+    /// name, a wrong number of values, values that are not finite.
+    pub fn set(&self, name: &str, values: &[f32]) -> Result<()> {
+        self.find(name)?.set(values)
+    }
+
+    /// The contents of a whole arena, padding included.
+    pub fn arena_values(&self, arena: usize) -> Result<Vec<f32>> {
+        let inner = self.lock();
+        inner.check_arena(arena)?;
+        inner.read_arena(arena)
+    }
+
+    /// Sets the contents of a whole arena; padding may hold anything.
+    pub fn set_arena_values(&self, arena: usize, values: &[f32]) -> Result<()> {
+        let mut inner = self.lock();
+        inner.check_arena(arena)?;
+        let len = inner.arenas[arena].arena.len;
+        if values.len() != len {
+            return Err(Error::argument(
+                "set_arena_values",
+                format!("{} values given for {len}", values.len()),
+            ));
+        }
+        inner.write_arena(arena, values)
+    }
+}
+
+impl Inner {
+    fn index(&self, name: &str) -> Result<usize> {
+        self.by_name
+            .get(name)
+            .copied()
+            .ok_or_else(|| Error::MissingParameter {
+                name: name.into(),
+                detail: format!("the set has {} parameters and states", self.entries.len()),
+            })
+    }
+
+    fn check_arena(&self, arena: usize) -> Result<()> {
+        match self.arenas.get(arena) {
+            Some(_) => Ok(()),
+            None => Err(Error::argument(
+                "arena",
+                format!("{arena} of {}", self.arenas.len()),
+            )),
+        }
+    }
+
+    fn new_arena(&mut self, name: &str, kind: ArenaKind, len: usize) {
+        let number = self.arenas.iter().filter(|a| a.arena.kind == kind).count();
+        self.arenas.push(ArenaEntry {
+            arena: Arena {
+                name: format!("{name}.{number}"),
+                kind,
+                len,
+                mirrors: None,
+            },
+            init: ArenaInit::Zeros,
+            value: None,
+        });
+    }
+}
+
+impl Param {
+    /// The full name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The shape.
+    pub fn shape(&self) -> &Shape {
+        &self.shape
+    }
+
+    /// Whether it is trained.
+    pub fn is_trainable(&self) -> bool {
+        self.trainable
+    }
+
+    /// Its position in the set, as in [`crate::graph::Source`].
+    pub fn index(&self) -> usize {
+        self.index
+    }
+
+    /// The set it belongs to.
+    pub fn set_of(&self) -> &Params {
+        &self.set
+    }
+
+    /// Its value in `graph`; the same node every time.
+    #[track_caller]
+    pub fn on(&self, graph: &Graph) -> Tensor {
+        graph.param_source(self.set.id(), self.index, &self.shape)
+    }
+
+    /// Its values, row-major.
+    pub fn get(&self) -> Result<Vec<f32>> {
+        self.set.lock().read_value(self.index)
+    }
+
+    /// Sets its values. Errors: a wrong number of values, values that are not finite.
+    pub fn set(&self, values: &[f32]) -> Result<()> {
+        if values.len() != self.shape.numel() {
+            return Err(Error::Argument {
+                what: format!("parameter `{}`", self.name),
+                detail: format!("{} values given for shape {:?}", values.len(), self.shape),
+            });
+        }
+        if let Some(at) = values.iter().position(|v| !v.is_finite()) {
+            return Err(Error::NonFinite {
+                place: format!("parameter `{}`", self.name),
+                detail: format!("element {at} is {}", values[at]),
+            });
+        }
+        self.set.lock().write_value(self.index, values)
+    }
+}
+
+impl std::fmt::Debug for Params {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let inner = self.lock();
+        write!(f, "Params(#{}, {} tensors)", inner.id, inner.entries.len())
+    }
+}
+
+impl std::fmt::Debug for Param {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Param({} {:?})", self.name, self.shape)
+    }
+}

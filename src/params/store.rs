@@ -1,0 +1,215 @@
+//! Where the values are: on the host until the first compile, on the GPU after it.
+
+use bytemuck::cast_slice;
+
+use super::{ArenaInit, ArenaKind, Init, Inner, Params, layout};
+use crate::gpu::Gpu;
+use crate::{Error, Result};
+
+/// The buffers of a set that lives on a GPU, one per arena.
+pub(super) struct Device {
+    gpu: Gpu,
+    buffers: Vec<wgpu::Buffer>,
+}
+
+const WORD: u64 = 4;
+
+impl Params {
+    /// One buffer per arena, made and filled on first use; arenas added later get
+    /// theirs in a later call. Errors: the set lives on another device already, or
+    /// the device refuses.
+    pub fn buffers(&self, gpu: &Gpu) -> Result<Vec<wgpu::Buffer>> {
+        let mut inner = self.lock();
+        inner.place();
+        let mut buffers = match &inner.device {
+            Some(device) if device.gpu.device() == gpu.device() => device.buffers.clone(),
+            Some(_) => {
+                return Err(Error::argument(
+                    "Params::buffers",
+                    "the parameters live on another GPU; call `detach` first, or make a set for each",
+                ));
+            }
+            None => Vec::new(),
+        };
+        let ready = buffers.len();
+        for (arena, entry) in inner.arenas.iter().enumerate().skip(ready) {
+            let bytes = WORD * entry.arena.len as u64;
+            let buffer = gpu.buffer(&entry.arena.name, bytes)?;
+            match (entry.init, entry.arena.mirrors) {
+                // The mirrored arena may have been trained on the GPU meanwhile.
+                (ArenaInit::Copy, Some(of)) if entry.value.is_none() && of < ready => {
+                    let values = gpu.read(&buffers[of], 0, bytes)?;
+                    gpu.write(&buffer, 0, &values)?;
+                }
+                // Buffers come zeroed.
+                (ArenaInit::Zeros, Some(_)) if entry.value.is_none() => {}
+                _ => gpu.write(&buffer, 0, cast_slice(&inner.host_arena(arena)))?,
+            }
+            buffers.push(buffer);
+        }
+        inner.device = Some(Device {
+            gpu: gpu.clone(),
+            buffers: buffers.clone(),
+        });
+        inner.forget_host_values();
+        Ok(buffers)
+    }
+
+    /// Brings all values back to the host and lets go of the GPU. Programs that
+    /// were compiled before keep the old buffers.
+    pub fn detach(&self) -> Result<()> {
+        let mut inner = self.lock();
+        let count = match &inner.device {
+            Some(device) => device.buffers.len(),
+            None => return Ok(()),
+        };
+        let values = (0..count)
+            .map(|arena| inner.read_arena(arena))
+            .collect::<Result<Vec<_>>>()?;
+        inner.device = None;
+        for (arena, values) in values.iter().enumerate() {
+            inner.set_host_arena(arena, values);
+        }
+        Ok(())
+    }
+}
+
+impl Inner {
+    fn buffer(&self, arena: usize) -> Option<(&Gpu, &wgpu::Buffer)> {
+        let device = self.device.as_ref()?;
+        Some((&device.gpu, device.buffers.get(arena)?))
+    }
+
+    pub(super) fn read_value(&self, index: usize) -> Result<Vec<f32>> {
+        let placed = self.entries[index]
+            .place
+            .and_then(|p| Some((p, self.buffer(p.arena)?)));
+        let Some((place, (gpu, buffer))) = placed else {
+            return Ok(self.host_value(index));
+        };
+        let (offset, bytes) = (WORD * place.offset as u64, WORD * place.len as u64);
+        Ok(floats(&gpu.read(buffer, offset, bytes)?))
+    }
+
+    pub(super) fn write_value(&mut self, index: usize, values: &[f32]) -> Result<()> {
+        let placed = self.entries[index]
+            .place
+            .and_then(|p| Some((p, self.buffer(p.arena)?)));
+        match placed {
+            Some((place, (gpu, buffer))) => {
+                gpu.write(buffer, WORD * place.offset as u64, cast_slice(values))
+            }
+            None => {
+                self.entries[index].value = Some(values.to_vec());
+                Ok(())
+            }
+        }
+    }
+
+    pub(super) fn read_arena(&self, arena: usize) -> Result<Vec<f32>> {
+        match self.buffer(arena) {
+            Some((gpu, buffer)) => {
+                let bytes = WORD * self.arenas[arena].arena.len as u64;
+                Ok(floats(&gpu.read(buffer, 0, bytes)?))
+            }
+            None => match (self.arenas[arena].init, self.arenas[arena].arena.mirrors) {
+                (ArenaInit::Copy, Some(of)) if self.arenas[arena].value.is_none() => {
+                    self.read_arena(of)
+                }
+                _ => Ok(self.host_arena(arena)),
+            },
+        }
+    }
+
+    pub(super) fn write_arena(&mut self, arena: usize, values: &[f32]) -> Result<()> {
+        match self.buffer(arena) {
+            Some((gpu, buffer)) => gpu.write(buffer, 0, cast_slice(values)),
+            None => {
+                self.set_host_arena(arena, values);
+                Ok(())
+            }
+        }
+    }
+
+    /// Puts everything that has no place yet into new arenas.
+    pub(super) fn place(&mut self) {
+        for (trainable, kind, name) in [
+            (true, ArenaKind::Trainable, "params"),
+            (false, ArenaKind::State, "states"),
+        ] {
+            let new: Vec<usize> = (0..self.entries.len())
+                .filter(|i| self.entries[*i].place.is_none())
+                .filter(|i| self.entries[*i].trainable == trainable)
+                .collect();
+            let lens: Vec<usize> = new.iter().map(|i| self.entries[*i].shape.numel()).collect();
+            let (places, arenas) = layout::place(&lens, self.arenas.len());
+            for (i, place) in new.into_iter().zip(places) {
+                self.entries[i].place = Some(place);
+            }
+            for len in arenas {
+                self.new_arena(name, kind, len);
+            }
+        }
+    }
+
+    fn host_value(&self, index: usize) -> Vec<f32> {
+        let entry = &self.entries[index];
+        match &entry.value {
+            Some(value) => value.clone(),
+            None => entry.init.values(self.seed, &entry.name, &entry.shape),
+        }
+    }
+
+    fn host_arena(&self, arena: usize) -> Vec<f32> {
+        let entry = &self.arenas[arena];
+        if let Some(value) = &entry.value {
+            return value.clone();
+        }
+        if let (ArenaInit::Copy, Some(of)) = (entry.init, entry.arena.mirrors) {
+            return self.host_arena(of);
+        }
+        let mut values = vec![0.0; entry.arena.len];
+        for (i, param) in self.entries.iter().enumerate() {
+            if let Some(p) = param.place
+                && p.arena == arena
+            {
+                values[p.offset..p.offset + p.len].copy_from_slice(&self.host_value(i));
+            }
+        }
+        values
+    }
+
+    fn set_host_arena(&mut self, arena: usize, values: &[f32]) {
+        if self.arenas[arena].arena.kind == ArenaKind::Standalone {
+            self.arenas[arena].value = Some(values.to_vec());
+            return;
+        }
+        for param in &mut self.entries {
+            if let Some(p) = param.place
+                && p.arena == arena
+            {
+                param.value = Some(values[p.offset..p.offset + p.len].to_vec());
+            }
+        }
+    }
+
+    /// What is on the GPU needs no second copy here.
+    fn forget_host_values(&mut self) {
+        for entry in &mut self.entries {
+            entry.value = None;
+            if matches!(entry.init, Init::Values(_)) {
+                entry.init = Init::Zeros;
+            }
+        }
+        for arena in &mut self.arenas {
+            arena.value = None;
+        }
+    }
+}
+
+fn floats(bytes: &[u8]) -> Vec<f32> {
+    bytes
+        .chunks_exact(4)
+        .map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]))
+        .collect()
+}

@@ -1,0 +1,279 @@
+//! The generated dispatch of a fused pointwise unit.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::units::{UnitId, Units, View, is_scalar_input};
+use crate::graph::{Access, Dispatch, Kind, ValueId};
+use crate::{Error, Result, Shape};
+
+const SHADER: &str = include_str!("../../shaders/fused.wgsl");
+
+/// What a binding of a fused dispatch refers to.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Target {
+    Value(ValueId),
+    /// The scalar inputs at the head of the input buffer.
+    Scalars,
+}
+
+/// A generated dispatch.
+pub(super) struct Fused {
+    pub dispatch: Dispatch,
+    pub targets: Vec<(Target, Access)>,
+    /// Bindings that are walked element by element: chunks of these can be
+    /// dispatched one after the other.
+    pub flat: Vec<bool>,
+    pub label: String,
+}
+
+/// How one operand is read at element `i` of the unit's shape.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+enum Load {
+    Flat,
+    First,
+    At(String),
+}
+
+/// Merges neighbouring axes that are walked as one.
+fn collapse(dims: &[usize], strides: &[usize]) -> (Vec<usize>, Vec<usize>) {
+    let mut out: Vec<(usize, usize)> = Vec::new();
+    for (d, s) in dims.iter().zip(strides).filter(|(d, _)| **d > 1) {
+        match out.last_mut() {
+            Some((pd, ps)) if *ps == s * d => {
+                *pd *= d;
+                *ps = *s;
+            }
+            _ => out.push((*d, *s)),
+        }
+    }
+    out.into_iter().unzip()
+}
+
+fn load(input: &Shape, unit: &Shape) -> Load {
+    if input.numel() == 1 {
+        return Load::First;
+    }
+    let (dims, strides) = collapse(unit.dims(), &input.broadcast_strides(unit));
+    if strides == [1] && dims[0] == unit.numel() {
+        return Load::Flat;
+    }
+    let mut terms = Vec::new();
+    let mut divisor = 1;
+    let total = unit.numel();
+    for (d, s) in dims.iter().zip(&strides).rev() {
+        if *s > 0 {
+            let index = match divisor {
+                1 => "i".to_string(),
+                _ => format!("(i / {divisor}u)"),
+            };
+            // The outermost index needs no remainder.
+            let index = match divisor * d == total {
+                true => index,
+                false => format!("({index} % {d}u)"),
+            };
+            terms.push(if *s == 1 {
+                index
+            } else {
+                format!("{index} * {s}u")
+            });
+        }
+        divisor *= d;
+    }
+    Load::At(terms.join(" + "))
+}
+
+/// Whether the unit reads `value` only element by element, in order.
+pub(super) fn reads_flat(view: &View<'_>, units: &Units, unit: UnitId, value: ValueId) -> bool {
+    let shape = unit_shape(view, units, unit);
+    units.units[unit].nodes.iter().all(|i| {
+        view.nodes[*i].inputs.iter().all(|v| {
+            view.root(*v) != value
+                || (load(view.shape(*v), shape) == Load::Flat || shape.numel() == 1)
+        })
+    })
+}
+
+pub(super) fn unit_shape<'a>(view: &View<'a>, units: &Units, unit: UnitId) -> &'a Shape {
+    &view.nodes[units.units[unit].nodes[0]].outputs[0].shape
+}
+
+/// Writes the text of a unit. `in_place` maps outputs to the inputs they overwrite.
+pub(super) fn generate(
+    view: &View<'_>,
+    units: &Units,
+    unit: UnitId,
+    outputs: &[ValueId],
+    in_place: &HashMap<ValueId, ValueId>,
+    scalar_slot: &HashMap<ValueId, u64>,
+) -> Result<Fused> {
+    let shape = unit_shape(view, units, unit);
+    let n = shape.numel();
+    let inputs = units.inputs(view, unit);
+    let overwritten: Vec<ValueId> = outputs
+        .iter()
+        .filter_map(|o| in_place.get(o).copied())
+        .collect();
+
+    // Bindings: shared scalars, plain inputs, then outputs (with what they overwrite).
+    let mut targets: Vec<(Target, Access)> = Vec::new();
+    let mut flat = Vec::new();
+    if inputs.iter().any(|v| is_scalar_input(view, *v)) {
+        targets.push((Target::Scalars, Access::Read));
+        flat.push(false);
+    }
+    for input in &inputs {
+        if !is_scalar_input(view, *input) && !overwritten.contains(input) {
+            targets.push((Target::Value(*input), Access::Read));
+            flat.push(reads_flat(view, units, unit, *input) && view.shape(*input).numel() == n);
+        }
+    }
+    for output in outputs {
+        let access = match in_place.contains_key(output) {
+            true => Access::ReadWrite,
+            false => Access::Write,
+        };
+        targets.push((Target::Value(*output), access));
+        flat.push(true);
+    }
+    let binding_of = |value: ValueId| -> Option<usize> {
+        let owner = outputs
+            .iter()
+            .find(|o| in_place.get(o) == Some(&value))
+            .copied()
+            .unwrap_or(value);
+        targets.iter().position(|(t, _)| *t == Target::Value(owner))
+    };
+
+    let mut declarations = String::new();
+    for (k, (target, access)) in targets.iter().enumerate() {
+        let mode = if *access == Access::Read {
+            "read"
+        } else {
+            "read_write"
+        };
+        let ty = match target {
+            Target::Scalars => "f32",
+            Target::Value(v) => view.node(*v).outputs[v.output as usize].dtype.wgsl(),
+        };
+        declarations +=
+            &format!("@group(0) @binding({k}) var<storage, {mode}> b{k}: array<{ty}>;\n");
+    }
+
+    let mut body = String::new();
+    let mut imports: Vec<&str> = Vec::new();
+    let mut names: HashMap<ValueId, String> = HashMap::new();
+    let mut loaded: HashMap<(ValueId, Load), String> = HashMap::new();
+    let mut flops = 0;
+    let mut labels: Vec<&str> = Vec::new();
+    for i in &units.units[unit].nodes {
+        let node = &view.nodes[*i];
+        let Kind::Pointwise(op) = node.op.kind() else {
+            return Err(Error::Graph(format!("{} is not pointwise", node.op.name())));
+        };
+        let mut args: Vec<String> = Vec::new();
+        for raw in &node.inputs {
+            let root = view.root(*raw);
+            let name = if let Some(name) = names.get(&root) {
+                name.clone()
+            } else if let Some(text) = view.fill(root) {
+                for import in fill_imports(view, root) {
+                    if !imports.contains(import) {
+                        imports.push(import);
+                    }
+                }
+                format!("({text})")
+            } else {
+                let how = load(view.shape(*raw), shape);
+                match loaded.get(&(root, how.clone())) {
+                    Some(name) => name.clone(),
+                    None => {
+                        let name = format!("x{}", loaded.len());
+                        let place = match (is_scalar_input(view, root), &how) {
+                            (true, _) => {
+                                let slot = scalar_slot.get(&root).copied().unwrap_or(0) / 4;
+                                format!("b0[{slot}u]")
+                            }
+                            (false, how) => {
+                                let Some(binding) = binding_of(root) else {
+                                    return Err(Error::Graph(
+                                        "a fused operand has no binding".into(),
+                                    ));
+                                };
+                                match how {
+                                    Load::Flat => format!("b{binding}[i]"),
+                                    Load::First => format!("b{binding}[0]"),
+                                    Load::At(at) => format!("b{binding}[{at}]"),
+                                }
+                            }
+                        };
+                        body += &format!("    let {name} = {place};\n");
+                        loaded.insert((root, how), name.clone());
+                        name
+                    }
+                }
+            };
+            args.push(name);
+        }
+        let args: Vec<&str> = args.iter().map(String::as_str).collect();
+        let value = ValueId {
+            node: crate::graph::NodeId(*i as u32),
+            output: 0,
+        };
+        let name = format!("v{}", names.len());
+        body += &format!("    let {name} = {};\n", op.wgsl(&args));
+        names.insert(value, name);
+        for import in op.imports() {
+            if !imports.contains(import) {
+                imports.push(import);
+            }
+        }
+        flops += op.flops() * n as u64;
+        labels.push(node.op.name());
+    }
+    for output in outputs {
+        let Some(k) = targets
+            .iter()
+            .position(|(t, _)| *t == Target::Value(*output))
+        else {
+            return Err(Error::Graph("a fused result has no binding".into()));
+        };
+        body += &format!("    b{k}[i] = {};\n", names[output]);
+    }
+
+    let imports: String = imports.iter().map(|i| format!("#import {i}\n")).collect();
+    // Imports are directives, so they must stand in the text before it is expanded.
+    let source = SHADER
+        .replace("${IMPORTS}", &imports)
+        .replace("${DECLARATIONS}", &declarations)
+        .replace("${BODY}", &body);
+    let dispatch = Dispatch {
+        kernel: "fused".into(),
+        variant: String::new(),
+        source: Arc::from(source),
+        defines: Vec::new(),
+        bindings: Vec::new(),
+        args: vec![n as u32],
+        grid: [1, 1, 1],
+        flops,
+        bytes: 0,
+        trips: 1,
+    };
+    let label = match labels.len() {
+        1 => labels[0].to_string(),
+        _ => format!("fused {}", labels.join(" ")),
+    };
+    Ok(Fused {
+        dispatch,
+        targets,
+        flat,
+        label,
+    })
+}
+
+fn fill_imports(view: &View<'_>, value: ValueId) -> &'static [&'static str] {
+    match view.node(value).op.kind() {
+        Kind::Pointwise(p) => p.imports(),
+        _ => &[],
+    }
+}
