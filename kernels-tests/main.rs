@@ -3,8 +3,10 @@
 
 mod codebook;
 mod conv;
+mod data;
 mod matmul;
 mod optim;
+mod params;
 mod pointwise;
 mod pool;
 mod random;
