@@ -3,6 +3,7 @@
 
 mod codebook;
 mod conv;
+mod exec;
 mod matmul;
 mod pointwise;
 mod pool;
