@@ -1,10 +1,16 @@
 //! All tests that need graphs and kernels: one binary, because every binary
 //! pays for its own device and its own linking. One module per op family.
 
+mod codebook;
+mod conv;
 mod gather;
 mod matmul;
 mod norm;
 mod pointwise;
+mod pool;
+mod random;
 mod reduce;
 mod support;
 mod tape;
+mod vectors;
+mod views;
