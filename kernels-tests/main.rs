@@ -4,10 +4,13 @@
 mod codebook;
 mod conv;
 mod exec;
+mod gather;
 mod matmul;
+mod norm;
 mod pointwise;
 mod pool;
 mod random;
+mod reduce;
 mod support;
 mod tape;
 mod vectors;
