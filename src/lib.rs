@@ -3,6 +3,7 @@
 
 #![warn(missing_docs)]
 
+pub mod data;
 pub mod device;
 mod dtype;
 mod error;
@@ -16,6 +17,7 @@ pub mod plan;
 mod rng;
 mod shape;
 pub mod tape;
+pub mod train;
 
 pub use dtype::DType;
 pub use error::{Error, Result};
