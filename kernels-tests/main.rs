@@ -4,12 +4,16 @@
 mod codebook;
 mod conv;
 mod data;
+mod exec;
+mod gather;
 mod matmul;
+mod norm;
 mod optim;
 mod params;
 mod pointwise;
 mod pool;
 mod random;
+mod reduce;
 mod support;
 mod tape;
 mod vectors;
