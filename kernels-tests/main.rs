@@ -16,5 +16,6 @@ mod random;
 mod reduce;
 mod support;
 mod tape;
+mod training;
 mod vectors;
 mod views;
