@@ -182,7 +182,10 @@ fn run_case(case: &VectorCase<'_>) -> Vec<String> {
         for (output, name) in &upstream {
             let value = case.data(name);
             let key = format!("upstream {name}");
-            seeds.push((outputs[output.as_str()].clone(), value.input(&inputs.graph, &key)));
+            seeds.push((
+                outputs[output.as_str()].clone(),
+                value.input(&inputs.graph, &key),
+            ));
             data.push((key, value));
         }
         let grads = case.pairs("grads");
@@ -212,8 +215,20 @@ fn run_case(case: &VectorCase<'_>) -> Vec<String> {
     for (w, got) in wanted.iter().zip(&exact) {
         let (expected, integer) = case.expected(&w.name);
         let scale = expected.data.iter().fold(0.0f64, |m, v| m.max(v.abs()));
-        let allowed = if integer { 0.0 } else { tolerance::float64(case, &w.name) * scale + 1e-30 };
-        compare(case, w, "interpreter", &got.data, &expected, &mut failures, |_| allowed);
+        let allowed = if integer {
+            0.0
+        } else {
+            tolerance::float64(case, &w.name) * scale + 1e-30
+        };
+        compare(
+            case,
+            w,
+            "interpreter",
+            &got.data,
+            &expected,
+            &mut failures,
+            |_| allowed,
+        );
     }
     if let Some(values) = run_gpu(&data, &tensors) {
         for (w, got) in wanted.iter().zip(values) {
@@ -247,7 +262,11 @@ fn compare(
     for (i, (g, e)) in got.iter().zip(&expected.data).enumerate() {
         let error = (g - e).abs();
         if error.is_nan() || error > allowed(i) {
-            let factor = if error.is_nan() { f64::INFINITY } else { error / allowed(i) };
+            let factor = if error.is_nan() {
+                f64::INFINITY
+            } else {
+                error / allowed(i)
+            };
             if worst.is_none_or(|(f, _)| factor > f) {
                 worst = Some((factor, i));
             }
@@ -264,7 +283,10 @@ fn compare(
 }
 
 fn run_family(family: &str) {
-    let path = format!("{}/kernels-tests/vectors/{family}.safetensors", env!("CARGO_MANIFEST_DIR"));
+    let path = format!(
+        "{}/kernels-tests/vectors/{family}.safetensors",
+        env!("CARGO_MANIFEST_DIR")
+    );
     let bytes = std::fs::read(&path).unwrap_or_else(|e| panic!("{path}: {e}"));
     let (_, header) = SafeTensors::read_metadata(&bytes).expect("a safetensors file");
     let file = SafeTensors::deserialize(&bytes).expect("a safetensors file");

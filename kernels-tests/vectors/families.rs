@@ -25,7 +25,10 @@ pub fn build(case: &VectorCase<'_>, x: &Inputs) -> Outputs {
 }
 
 fn unknown(case: &VectorCase<'_>) -> ! {
-    panic!("{}: op {} of family {} is not known", case.name, case.op, case.family)
+    panic!(
+        "{}: op {} of family {} is not known",
+        case.name, case.op, case.family
+    )
 }
 
 fn matmul(case: &VectorCase<'_>, x: &Inputs) -> Outputs {

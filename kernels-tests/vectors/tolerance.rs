@@ -86,7 +86,9 @@ fn pointwise(case: &VectorCase<'_>, role: &Role, expected: &Array) -> Vec<f64> {
     (0..expected.numel())
         .map(|i| {
             let dy = upstream.as_ref().map_or(1.0, |a| a.data[i].abs());
-            let extra = x.as_ref().map_or(0.0, |x| 8.0 * U * x.data[i].abs().max(1.0));
+            let extra = x
+                .as_ref()
+                .map_or(0.0, |x| 8.0 * U * x.data[i].abs().max(1.0));
             r * expected.data[i].abs() + extra * dy + 1e-37
         })
         .collect()
@@ -107,8 +109,19 @@ fn relative(case: &VectorCase<'_>) -> f64 {
 /// The interpreter's allowed error, relative to the scale.
 pub fn float64(case: &VectorCase<'_>, name: &str) -> f64 {
     let _ = name;
-    let has_float = |v: &serde_json::Value| v.is_f64() || v.as_array().is_some_and(|a| a.iter().any(|v| v.is_f64()));
-    let floats = case.params.as_object().into_iter().flatten().any(|(_, v)| has_float(v));
+    let has_float = |v: &serde_json::Value| {
+        v.is_f64() || v.as_array().is_some_and(|a| a.iter().any(|v| v.is_f64()))
+    };
+    let floats = case
+        .params
+        .as_object()
+        .into_iter()
+        .flatten()
+        .any(|(_, v)| has_float(v));
     // The derivatives of erf hold constants that are float32 in the graph.
-    if floats || case.op == "gelu" { 2e-7 } else { 1e-11 }
+    if floats || case.op == "gelu" {
+        2e-7
+    } else {
+        1e-11
+    }
 }

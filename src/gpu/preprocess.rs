@@ -25,6 +25,7 @@ const LIBRARY: &[(&str, &str)] = &[
     ("divide", include_str!("../../shaders/lib/divide.wgsl")),
     ("grid", include_str!("../../shaders/lib/grid.wgsl")),
     ("math", include_str!("../../shaders/lib/math.wgsl")),
+    ("pool", include_str!("../../shaders/lib/pool.wgsl")),
     ("threefry", include_str!("../../shaders/lib/threefry.wgsl")),
 ];
 

@@ -1,0 +1,107 @@
+//! The flags that every example takes.
+
+use std::path::{Path, PathBuf};
+
+use clap::{Args, Parser};
+use flowgrad::{Gpu, GpuOptions};
+
+use super::Outcome;
+
+/// Flags of every example; put into its own arguments by `#[command(flatten)]`
+/// and read by [`parse`], which fills in the example's [`Defaults`].
+#[derive(Args, Debug, Clone)]
+pub struct CommonArgs {
+    /// Seed of the initial weights, the order of the data and all random numbers
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub seed: u64,
+    /// Training steps; 0 trains nothing
+    #[arg(long, value_name = "N")]
+    pub steps: usize,
+    /// Images in a batch
+    #[arg(long, value_name = "N", value_parser = at_least_one)]
+    pub batch: usize,
+    /// Learning rate
+    #[arg(long, value_name = "X", value_parser = positive)]
+    pub lr: f32,
+    /// Write the weights here after training (safetensors)
+    #[arg(long, value_name = "FILE")]
+    pub save: Option<PathBuf>,
+    /// Start from these weights (safetensors)
+    #[arg(long, value_name = "FILE")]
+    pub load: Option<PathBuf>,
+    /// Write the loss of every step here
+    #[arg(long, value_name = "FILE.csv")]
+    pub losses: Option<PathBuf>,
+    /// Take the batches in file order
+    #[arg(long)]
+    pub no_shuffle: bool,
+    /// Use the adapter whose name contains this (see the example `doctor`)
+    #[arg(long, value_name = "NAME")]
+    pub adapter: Option<String>,
+    /// Directory for pictures and weights
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
+    /// Print all figures as one JSON object in the last line
+    #[arg(long)]
+    pub json: bool,
+}
+
+impl CommonArgs {
+    /// The adapter that was asked for, or the best there is.
+    pub fn gpu(&self) -> flowgrad::Result<Gpu> {
+        Gpu::with(GpuOptions {
+            adapter: self.adapter.clone(),
+            ..GpuOptions::default()
+        })
+    }
+
+    /// `name` in the output directory, which is made where it is missing.
+    pub fn out_file(&self, name: impl AsRef<Path>) -> Outcome<PathBuf> {
+        super::make_dir(&self.out)?;
+        Ok(self.out.join(name))
+    }
+}
+
+/// What an example does without flags; `--help` shows it.
+pub struct Defaults {
+    /// The example's name: it writes to `out/NAME`.
+    pub name: &'static str,
+    /// Training steps.
+    pub steps: usize,
+    /// Images in a batch.
+    pub batch: usize,
+    /// Learning rate.
+    pub lr: f32,
+}
+
+/// The program's arguments, with the example's own defaults. Prints help or a
+/// usage error and ends the program where that was asked for or needed.
+pub fn parse<T: Parser>(defaults: Defaults) -> T {
+    // Once in a program: the arguments live as long as it does.
+    let filled = |arg: clap::Arg, value: String| {
+        arg.required(false)
+            .default_value(&*Box::leak(value.into_boxed_str()))
+    };
+    let command = T::command()
+        .mut_arg("steps", |a| filled(a, defaults.steps.to_string()))
+        .mut_arg("batch", |a| filled(a, defaults.batch.to_string()))
+        .mut_arg("lr", |a| filled(a, defaults.lr.to_string()))
+        .mut_arg("out", |a| filled(a, format!("out/{}", defaults.name)));
+    let mut matches = command.get_matches();
+    T::from_arg_matches_mut(&mut matches).unwrap_or_else(|e| e.exit())
+}
+
+fn at_least_one(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(0) => Err("must be at least 1".into()),
+        Ok(n) => Ok(n),
+        Err(_) => Err("must be a whole number".into()),
+    }
+}
+
+fn positive(text: &str) -> Result<f32, String> {
+    match text.parse::<f32>() {
+        Ok(x) if x > 0.0 && x.is_finite() => Ok(x),
+        _ => Err("must be a number above 0".into()),
+    }
+}

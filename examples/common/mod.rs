@@ -1,0 +1,66 @@
+//! What all examples share: arguments, progress, pictures, plots, tables.
+//!
+//! Not part of the library: it draws and prints, and knows nothing of models.
+
+// Every example is a program of its own and uses its part of this kit.
+#![allow(dead_code)]
+
+pub mod args;
+pub mod picture;
+pub mod plot;
+pub mod progress;
+pub mod report;
+
+use std::path::Path;
+use std::process::ExitCode;
+
+pub use args::{CommonArgs, Defaults, parse};
+pub use picture::Images;
+pub use progress::{Losses, Progress};
+pub use report::Report;
+
+/// A result whose error is told to the user as it stands.
+pub type Outcome<T = ()> = Result<T, Box<dyn std::error::Error>>;
+
+/// Runs an example and tells its error in plain words, with exit code 1.
+pub fn main(run: impl FnOnce() -> Outcome) -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            let mut cause = error.source();
+            while let Some(inner) = cause {
+                eprintln!("  because: {inner}");
+                cause = inner.source();
+            }
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Makes the directory in which `file` is to lie.
+pub fn make_parent(file: &Path) -> Outcome {
+    match file.parent() {
+        Some(dir) if !dir.as_os_str().is_empty() => make_dir(dir),
+        _ => Ok(()),
+    }
+}
+
+/// Makes a directory and those above it.
+pub fn make_dir(dir: &Path) -> Outcome {
+    std::fs::create_dir_all(dir)
+        .map_err(|e| format!("{}: cannot make this directory: {e}", dir.display()).into())
+}
+
+/// Writes a whole file, and its directory where that is missing.
+pub fn write_file(file: &Path, bytes: &[u8]) -> Outcome {
+    make_parent(file)?;
+    std::fs::write(file, bytes)
+        .map_err(|e| format!("{}: cannot be written: {e}", file.display()).into())
+}
+
+/// The directory with the digits that the project ships, wherever the example
+/// was started.
+pub fn digits_dir() -> std::path::PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/data")
+}

@@ -1,0 +1,171 @@
+//! A progress bar, and the record of losses.
+
+use std::io::IsTerminal;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use super::Outcome;
+
+/// How often a line is printed where there is no terminal to draw on.
+const LINE_EVERY: Duration = Duration::from_secs(5);
+
+/// Shows steps, loss, steps a second and the time left on stderr: as a bar on a
+/// terminal, as a line every few seconds elsewhere (logs, CI).
+pub struct Progress {
+    bar: ProgressBar,
+    terminal: bool,
+    total: usize,
+    start: Instant,
+    /// The end of the first step, which also compiled pipelines and would make
+    /// the rate of a short run look too low.
+    first: Option<(usize, Instant)>,
+    line: Option<Instant>,
+    smooth: Option<f32>,
+    done: usize,
+}
+
+impl Progress {
+    /// A bar for `total` steps with a word in front.
+    pub fn new(what: &str, total: usize) -> Self {
+        let terminal = std::io::stderr().is_terminal();
+        let bar = ProgressBar::with_draw_target(
+            Some(total as u64),
+            if terminal {
+                ProgressDrawTarget::stderr_with_hz(10)
+            } else {
+                ProgressDrawTarget::hidden()
+            },
+        );
+        if let Ok(style) =
+            ProgressStyle::with_template("{prefix} [{bar:32}] {pos}/{len}  {msg}  {eta} left")
+        {
+            bar.set_style(style.progress_chars("=> "));
+        }
+        bar.set_prefix(what.to_string());
+        Progress {
+            bar,
+            terminal,
+            total,
+            start: Instant::now(),
+            first: None,
+            line: None,
+            smooth: None,
+            done: 0,
+        }
+    }
+
+    /// `done` steps are behind us; the last known loss, if there is one.
+    pub fn step(&mut self, done: usize, loss: Option<f32>) {
+        self.done = done;
+        let now = Instant::now();
+        let first = *self.first.get_or_insert((done, now));
+        if let Some(loss) = loss {
+            // A running mean, so that the eye can follow it; NaN shows at once.
+            self.smooth = Some(match self.smooth {
+                Some(old) if old.is_finite() => old + 0.1 * (loss - old),
+                _ => loss,
+            });
+        }
+        let message = || {
+            let loss = self.smooth.map_or(String::new(), |l| format!("loss {l:.4}  "));
+            let passed = now.duration_since(first.1).as_secs_f64();
+            let rate = if done > first.0 && passed > 0.0 {
+                (done - first.0) as f64 / passed
+            } else {
+                done as f64 / now.duration_since(self.start).as_secs_f64().max(1e-9)
+            };
+            (format!("{loss}{rate:.1} steps/s"), rate)
+        };
+        if self.terminal {
+            self.bar.set_message(message().0);
+            self.bar.set_position(done as u64);
+        } else if self.line.is_none_or(|t| now.duration_since(t) >= LINE_EVERY) || done >= self.total
+        {
+            let (text, rate) = message();
+            let left = self.total.saturating_sub(done) as f64 / rate.max(1e-9);
+            let prefix = self.bar.prefix();
+            eprintln!("{prefix} {done}/{}  {text}  {left:.0} s left", self.total);
+            self.line = Some(now);
+        }
+    }
+
+    /// Prints a line that the bar does not overwrite.
+    pub fn note(&self, text: &str) {
+        if self.terminal {
+            self.bar.println(text);
+        } else {
+            eprintln!("{text}");
+        }
+    }
+
+    /// Ends the bar; the seconds it ran.
+    pub fn finish(self) -> f64 {
+        self.bar.finish();
+        self.start.elapsed().as_secs_f64()
+    }
+}
+
+/// The losses of every step, with the parts they are made of.
+pub struct Losses {
+    columns: Vec<String>,
+    rows: Vec<(usize, Vec<f32>)>,
+}
+
+impl Losses {
+    /// A record with these columns beside the step, the total loss first.
+    pub fn new(columns: &[&str]) -> Self {
+        Losses {
+            columns: columns.iter().map(|c| c.to_string()).collect(),
+            rows: Vec::new(),
+        }
+    }
+
+    /// Adds the losses of one step, in the order of the columns.
+    pub fn push(&mut self, step: usize, values: &[f32]) {
+        self.rows.push((step, values.to_vec()));
+    }
+
+    /// Steps recorded.
+    pub fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// The last step's values.
+    pub fn last(&self) -> Option<&[f32]> {
+        self.rows.last().map(|(_, values)| values.as_slice())
+    }
+
+    /// Step and value of one column.
+    pub fn series(&self, column: usize) -> Vec<(f64, f64)> {
+        self.rows
+            .iter()
+            .filter_map(|(step, v)| Some((*step as f64, *v.get(column)? as f64)))
+            .collect()
+    }
+
+    /// Name and series of every column, for [`super::plot::losses`].
+    pub fn all(&self) -> Vec<(&str, Vec<(f64, f64)>)> {
+        let named = self.columns.iter().enumerate();
+        named.map(|(i, c)| (c.as_str(), self.series(i))).collect()
+    }
+
+    /// The record as CSV. Values are written so that they read back exactly.
+    pub fn csv(&self) -> String {
+        let mut text = format!("step,{}\n", self.columns.join(","));
+        for (step, values) in &self.rows {
+            text.push_str(&step.to_string());
+            for value in values {
+                text.push_str(&format!(",{value}"));
+            }
+            text.push('\n');
+        }
+        text
+    }
+
+    /// Writes the record as a CSV file.
+    pub fn write(&self, file: &Path) -> Outcome {
+        super::write_file(file, self.csv().as_bytes())
+    }
+}
