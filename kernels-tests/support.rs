@@ -6,9 +6,10 @@
 //! the GPU computes, outputs and gradients, with the interpreter.
 
 use std::collections::HashMap;
+use std::sync::OnceLock;
 
 use flowgrad::graph::{Array, Feed, evaluate};
-use flowgrad::{DType, Graph, Shape, Tensor, tape};
+use flowgrad::{DType, Gpu, Graph, Params, Shape, Tensor, Value, tape};
 
 /// Deterministic numbers for tests: SplitMix64.
 pub struct Numbers(u64);
@@ -403,8 +404,44 @@ fn check_gpu(case: &Case, expected: &[Array], tol: &Tol) {
     }
 }
 
+/// The one device of all tests; none where there is no adapter.
+pub fn gpu() -> Option<&'static Gpu> {
+    static GPU: OnceLock<Option<Gpu>> = OnceLock::new();
+    GPU.get_or_init(|| match Gpu::new() {
+        Ok(gpu) => Some(gpu),
+        Err(e) if std::env::var_os("FLOWGRAD_TESTS_NEED_GPU").is_some() => panic!("{e}"),
+        Err(e) => {
+            eprintln!("kernels are not run: {e}");
+            None
+        }
+    })
+    .as_ref()
+}
+
 /// What the GPU computes for `wanted`.
 pub fn run_gpu(inputs: &[(String, Data)], wanted: &[&Tensor]) -> Option<Vec<Data>> {
-    let _ = (inputs, wanted);
-    None
+    let gpu = gpu()?;
+    let graph = wanted.first()?.graph();
+    let mut program = graph
+        .compile_pure(gpu, &Params::new(0), wanted)
+        .unwrap_or_else(|e| panic!("compile: {e}"));
+    program.set_random_state(0, 0);
+    let given: Vec<(&str, Value<'_>)> = inputs
+        .iter()
+        .filter(|(name, _)| program.has_input(name))
+        .map(|(name, data)| {
+            let value = match data {
+                Data::F32 { values, .. } => Value::F32(values),
+                Data::U32 { values, .. } => Value::U32(values),
+            };
+            (name.as_str(), value)
+        })
+        .collect();
+    let out = program.run(&given).unwrap_or_else(|e| panic!("run: {e}"));
+    let read = |(i, t): (usize, &&Tensor)| match t.dtype() {
+        DType::U32 => out.u32(i).map(|v| Data::u32(t.shape(), &v)),
+        _ => out.f32(i).map(|v| Data::values(t.shape(), &v)),
+    };
+    let values = wanted.iter().enumerate().map(read);
+    Some(values.map(|v| v.unwrap_or_else(|e| panic!("read: {e}"))).collect())
 }

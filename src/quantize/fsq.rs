@@ -113,7 +113,11 @@ impl Fsq {
         let levels = rounded.add(&self.channels(x, middle));
         let mut basis = 1.0;
         let weights: Vec<f32> = (self.levels.iter())
-            .map(|l| std::mem::replace(&mut basis, basis * *l as f32))
+            .map(|l| {
+                let weight = basis;
+                basis *= *l as f32;
+                weight
+            })
             .collect();
         let weights = x.graph().constant([weights.len()], &weights);
         FsqOutput {
