@@ -266,3 +266,34 @@ fn values_follow_the_parameters() {
     // The old program keeps the old buffers.
     assert_eq!(second.run(&[]).unwrap().scalar(0).unwrap(), 5.0);
 }
+
+#[test]
+fn the_optimiser_is_one_dispatch_per_arena() {
+    let params = Params::new(1);
+    let w = params.add("w", [13, 7], Init::Ones).unwrap();
+    let b = params.add("b", [13], Init::Zeros).unwrap();
+    let steps = |optimise: bool, clip: bool| {
+        let graph = Graph::new();
+        let x = graph.input("x", [BATCH, 7]);
+        let y = x.linear(&w.on(&graph), Some(&b.on(&graph)), ops::Activation::Tanh);
+        let loss = y.square().mean(&[], false);
+        let mut optimizer = Optimizer::new(&params, Adam::default()).unwrap();
+        if clip {
+            optimizer = optimizer.clip_grad_norm(1.0);
+        }
+        let grads = optimizer.grads(&loss).unwrap();
+        let mut wanted = vec![loss];
+        match optimise {
+            true => drop(optimizer.step(&graph, &grads).unwrap()),
+            false => wanted.extend(grads.into_iter().map(|(_, g)| g)),
+        }
+        let wanted: Vec<&Tensor> = wanted.iter().collect();
+        let program = graph.compile(gpu(), &params, &wanted).unwrap();
+        assert!(program.plan().copies.is_empty(), "{}", program.plan());
+        program.plan().steps.len()
+    };
+    let gradients = steps(false, false);
+    assert_eq!(steps(true, false), gradients + 1);
+    // The square, its sum, and the factor.
+    assert_eq!(steps(true, true), gradients + 4);
+}
