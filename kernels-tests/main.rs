@@ -3,10 +3,14 @@
 
 mod codebook;
 mod conv;
+mod exec;
+mod gather;
 mod matmul;
+mod norm;
 mod pointwise;
 mod pool;
 mod random;
+mod reduce;
 mod support;
 mod tape;
 mod vectors;
