@@ -4,8 +4,10 @@
 mod codebook;
 mod conv;
 mod matmul;
+mod nn;
 mod pointwise;
 mod pool;
+mod quantize;
 mod random;
 mod support;
 mod tape;

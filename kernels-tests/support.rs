@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::sync::OnceLock;
 
 use flowgrad::graph::{Array, Feed, evaluate};
-use flowgrad::{DType, Gpu, Graph, Params, Shape, Tensor, Value, tape};
+use flowgrad::{DType, Gpu, Graph, Params, Result, Shape, Tensor, Value, tape};
 
 /// Deterministic numbers for tests: SplitMix64.
 pub struct Numbers(u64);
@@ -384,9 +384,7 @@ pub fn assert_close(what: &str, got: &[f32], expected: &Array, rel: f64) {
 }
 
 fn check_gpu(case: &Case, expected: &[Array], tol: &Tol) {
-    let Some(got) = run_gpu(&case.inputs, &case.wanted()) else {
-        return;
-    };
+    let got = run_gpu(&case.inputs, &case.wanted()).unwrap_or_else(|e| panic!("{}: {e}", case.name));
     for (i, (value, expected)) in got.iter().zip(expected).enumerate() {
         let what = case.describe(i);
         let rel = if i < case.outputs.len() {
@@ -404,31 +402,23 @@ fn check_gpu(case: &Case, expected: &[Array], tol: &Tol) {
     }
 }
 
-/// The one device of all tests; none where there is no adapter.
-pub fn gpu() -> Option<&'static Gpu> {
-    static GPU: OnceLock<Option<Gpu>> = OnceLock::new();
-    GPU.get_or_init(|| match Gpu::new() {
-        Ok(gpu) => Some(gpu),
-        Err(e) if std::env::var_os("FLOWGRAD_TESTS_NEED_GPU").is_some() => panic!("{e}"),
-        Err(e) => {
-            eprintln!("kernels are not run: {e}");
-            None
-        }
-    })
-    .as_ref()
+/// The one device that all tests share.
+pub fn gpu() -> &'static Gpu {
+    static GPU: OnceLock<Gpu> = OnceLock::new();
+    GPU.get_or_init(|| Gpu::new().unwrap_or_else(|e| panic!("tests need an adapter: {e}")))
 }
 
-/// What the GPU computes for `wanted`.
-pub fn run_gpu(inputs: &[(String, Data)], wanted: &[&Tensor]) -> Option<Vec<Data>> {
-    let gpu = gpu()?;
-    let graph = wanted.first()?.graph();
-    let mut program = graph
-        .compile_pure(gpu, &Params::new(0), wanted)
-        .unwrap_or_else(|e| panic!("compile: {e}"));
-    program.set_random_state(0, 0);
-    let given: Vec<(&str, Value<'_>)> = inputs
+/// What the GPU computes for `wanted`; inputs that nothing depends on are left out.
+pub fn run_gpu(inputs: &[(String, Data)], wanted: &[&Tensor]) -> Result<Vec<Data>> {
+    let Some(first) = wanted.first() else {
+        return Ok(Vec::new());
+    };
+    let graph = first.graph();
+    let mut program = graph.compile_pure(gpu(), &Params::new(0), wanted)?;
+    let used: Vec<String> = program.plan().inputs.iter().map(|i| i.name.clone()).collect();
+    let feed: Vec<(&str, Value<'_>)> = inputs
         .iter()
-        .filter(|(name, _)| program.has_input(name))
+        .filter(|(name, _)| used.contains(name))
         .map(|(name, data)| {
             let value = match data {
                 Data::F32 { values, .. } => Value::F32(values),
@@ -437,11 +427,19 @@ pub fn run_gpu(inputs: &[(String, Data)], wanted: &[&Tensor]) -> Option<Vec<Data
             (name.as_str(), value)
         })
         .collect();
-    let out = program.run(&given).unwrap_or_else(|e| panic!("run: {e}"));
-    let read = |(i, t): (usize, &&Tensor)| match t.dtype() {
-        DType::U32 => out.u32(i).map(|v| Data::u32(t.shape(), &v)),
-        _ => out.f32(i).map(|v| Data::values(t.shape(), &v)),
-    };
-    let values = wanted.iter().enumerate().map(read);
-    Some(values.map(|v| v.unwrap_or_else(|e| panic!("read: {e}"))).collect())
+    let outputs = program.run(&feed)?;
+    let each = wanted.iter().enumerate().map(|(i, t)| {
+        let shape = t.shape().clone();
+        Ok(match t.dtype() {
+            DType::U32 => Data::U32 {
+                shape,
+                values: outputs.u32(i)?,
+            },
+            _ => Data::F32 {
+                shape,
+                values: outputs.f32(i)?,
+            },
+        })
+    });
+    each.collect()
 }
