@@ -86,7 +86,13 @@ fn run() -> Outcome {
 
 /// The limits and features that planning depends on.
 fn describe(profile: &DeviceProfile, report: &mut Report) {
-    let yes = |have: bool| if have { "yes" } else { "no, a fallback is used" };
+    let yes = |have: bool| {
+        if have {
+            "yes"
+        } else {
+            "no, a fallback is used"
+        }
+    };
     let subgroups = match profile.subgroup_size {
         Some(lanes) => format!("yes, {lanes} lanes"),
         None => "no, a fallback is used".into(),
@@ -104,7 +110,10 @@ fn describe(profile: &DeviceProfile, report: &mut Report) {
         .row("largest buffer", report::bytes(profile.max_buffer))
         .row("largest binding", report::bytes(profile.max_binding))
         .row("storage bindings", profile.max_bindings)
-        .row("workgroup memory", report::bytes(profile.workgroup_memory.into()))
+        .row(
+            "workgroup memory",
+            report::bytes(profile.workgroup_memory.into()),
+        )
         .row("workgroup size", profile.max_invocations)
         .row("workgroups an axis", profile.max_groups);
     report.figure(

@@ -71,7 +71,11 @@ fn ties_take_the_lowest_index() {
 fn wrong_shapes_tell() {
     let graph = Graph::new();
     let x = graph.input("x", [4, 3]);
-    for bad in [graph.input("a", [5, 2]), graph.input("b", [3]), graph.input_u32("c", [5, 3])] {
+    for bad in [
+        graph.input("a", [5, 2]),
+        graph.input("b", [3]),
+        graph.input_u32("c", [5, 3]),
+    ] {
         assert!(x.codebook_nearest(&bad).check().is_err());
     }
 }

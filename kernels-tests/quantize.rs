@@ -80,7 +80,8 @@ fn moving_averages_find_the_clusters() {
         decay: 0.8,
         eps: 1e-5,
     };
-    config.reset_below = Some(0.5);
+    // A full cluster gives a code 8 rows; codes that share one get fewer.
+    config.reset_below = Some(5.0);
     let vq = VectorQuantizer::new(&params, config).expect("a quantiser");
     assert!(params.trainable().is_empty());
     assert_eq!(
@@ -98,11 +99,11 @@ fn moving_averages_find_the_clusters() {
         last = (out.scalar(0).expect("perplexity"), out.scalar(1).expect("loss"));
         assert_eq!(out.f32(2).expect("counts").iter().sum::<f32>(), 64.0);
     }
-    // Without resets all codes start near zero and few would ever be used.
-    assert!(last.0 > 6.9, "perplexity {}", last.0);
+    // Without resets codes that start near zero would stay unused or share clusters.
+    assert!(last.0 > 7.99, "perplexity {}", last.0);
     let codes = params.get("embedding.weight").expect("codes");
-    let far = rows.chunks(2).filter(|r| nearest_distance(r, &codes) > 0.1).count();
-    assert!(far <= 8, "{far} rows are far from every code, loss {}", last.1);
+    let far = rows.chunks(2).filter(|r| nearest_distance(r, &codes) > 0.05).count();
+    assert_eq!(far, 0, "rows far from every code, loss {}", last.1);
 }
 
 #[test]

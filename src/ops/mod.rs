@@ -3,15 +3,15 @@
 //! [`crate::Tensor`] methods. Ops know the graph and nothing above it.
 
 mod batch_norm;
-mod cumsum;
-mod gather;
+mod codebook;
+mod concat;
 mod conv;
 mod conv_direct;
 mod conv_input;
 mod conv_transpose;
 mod conv_weight;
-mod codebook;
-mod concat;
+mod cumsum;
+mod gather;
 mod gradient;
 mod matmul;
 mod max_pool;
