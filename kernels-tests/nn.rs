@@ -102,14 +102,15 @@ fn a_chain_computes_and_differentiates() {
     let y = net.forward(&x, Mode::Train);
     assert_eq!(y.shape().dims(), [3, 7]);
     let weights: Vec<Tensor> = params.trainable().iter().map(|p| p.on(&graph)).collect();
-    let grads = tape::backward(&y.square().mean(&[], false), &weights.iter().collect::<Vec<_>>())
-        .expect("gradients");
+    let grads = tape::backward(
+        &y.square().mean(&[], false),
+        &weights.iter().collect::<Vec<_>>(),
+    )
+    .expect("gradients");
     let mut wanted = vec![&y];
     wanted.extend(&grads);
     let exact = reference(&params, &[("x", &data)], &wanted);
-    let mut program = graph
-        .compile(gpu(), &params, &wanted)
-        .expect("a program");
+    let mut program = graph.compile(gpu(), &params, &wanted).expect("a program");
     let Data::F32 { values, .. } = &data else {
         unreachable!()
     };
@@ -118,7 +119,12 @@ fn a_chain_computes_and_differentiates() {
         // The bias before a batch norm has gradient zero: only rounding is left of it.
         let scale = exact.data.iter().fold(0.0f64, |m, v| m.max(v.abs()));
         if scale > 1e-9 {
-            assert_close(&format!("output {i}"), &out.f32(i).expect("f32"), exact, 2e-5);
+            assert_close(
+                &format!("output {i}"),
+                &out.f32(i).expect("f32"),
+                exact,
+                2e-5,
+            );
         }
     }
 }
@@ -126,7 +132,9 @@ fn a_chain_computes_and_differentiates() {
 #[test]
 fn batch_norm_keeps_running_statistics() {
     let params = Params::new(3);
-    let layer = BatchNorm2d::new(&params, 2).expect("a layer").momentum(0.25);
+    let layer = BatchNorm2d::new(&params, 2)
+        .expect("a layer")
+        .momentum(0.25);
     let data = Data::uniform([3, 2, 2, 2], 7, 1.0, 4.0);
     let Data::F32 { values, .. } = &data else {
         unreachable!()
@@ -176,7 +184,12 @@ fn dropout_scales_what_it_keeps() {
     let values = evaluate(&[&layer.forward(&x, Mode::Train)], &Feed::default()).expect("values");
     let kept = values[0].data.iter().filter(|v| **v != 0.0).count();
     assert!((kept as f64 - 7500.0).abs() < 217.0, "{kept}");
-    assert!(values[0].data.iter().all(|v| *v == 0.0 || (v - 4.0).abs() < 1e-6));
+    assert!(
+        values[0]
+            .data
+            .iter()
+            .all(|v| *v == 0.0 || (v - 4.0).abs() < 1e-6)
+    );
     let same = evaluate(&[&layer.forward(&x, Mode::Eval)], &Feed::default()).expect("values");
     assert!(same[0].data.iter().all(|v| *v == 3.0));
     assert!(Dropout::new(1.0).is_err());

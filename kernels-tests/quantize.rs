@@ -64,7 +64,10 @@ fn images_and_rows_agree() {
             let (left, right) = (out.f32(2 * pair), out.f32(2 * pair + 1));
             let (left, right) = (left.expect("f32"), right.expect("f32"));
             for (l, r) in left.iter().zip(&right) {
-                assert!((l - r).abs() <= 1e-6 * r.abs().max(1.0), "pair {pair}: {l} {r}");
+                assert!(
+                    (l - r).abs() <= 1e-6 * r.abs().max(1.0),
+                    "pair {pair}: {l} {r}"
+                );
             }
         }
     }
@@ -96,13 +99,19 @@ fn moving_averages_find_the_clusters() {
     let mut last = (0.0, 0.0);
     for _ in 0..60 {
         let out = program.run(&[("x", Value::F32(&rows))]).expect("a run");
-        last = (out.scalar(0).expect("perplexity"), out.scalar(1).expect("loss"));
+        last = (
+            out.scalar(0).expect("perplexity"),
+            out.scalar(1).expect("loss"),
+        );
         assert_eq!(out.f32(2).expect("counts").iter().sum::<f32>(), 64.0);
     }
     // Without resets codes that start near zero would stay unused or share clusters.
     assert!(last.0 > 7.99, "perplexity {}", last.0);
     let codes = params.get("embedding.weight").expect("codes");
-    let far = rows.chunks(2).filter(|r| nearest_distance(r, &codes) > 0.05).count();
+    let far = rows
+        .chunks(2)
+        .filter(|r| nearest_distance(r, &codes) > 0.05)
+        .count();
     assert_eq!(far, 0, "rows far from every code, loss {}", last.1);
 }
 
@@ -111,7 +120,9 @@ fn gradients_pull_codes_and_unused_ones_are_reset_on_call() {
     let params = Params::new(6);
     let mut config = VqConfig::new(4, 2);
     config.reset_below = Some(0.995);
-    config.init = Some(Init::Values(vec![1.0, 1.0, 90.0, 90.0, -90.0, 0.0, 0.0, 90.0]));
+    config.init = Some(Init::Values(vec![
+        1.0, 1.0, 90.0, 90.0, -90.0, 0.0, 0.0, 90.0,
+    ]));
     let vq = VectorQuantizer::new(&params, config).expect("a quantiser");
     assert_eq!(params.trainable().len(), 1);
     let rows = [1.5, 1.0, 1.0, 2.0];
@@ -125,7 +136,10 @@ fn gradients_pull_codes_and_unused_ones_are_reset_on_call() {
     let mut program = train.compile(gpu(), &params, &wanted).expect("a program");
     let got = program.run(&[("x", Value::F32(&rows))]).expect("a run");
     // Means over four elements: 2 (e - x) / 4 summed over both rows, 0.25 of it back.
-    assert_eq!(got.f32(0).expect("f32"), [-0.25, -0.5, 0., 0., 0., 0., 0., 0.]);
+    assert_eq!(
+        got.f32(0).expect("f32"),
+        [-0.25, -0.5, 0., 0., 0., 0., 0., 0.]
+    );
     assert_eq!(got.f32(1).expect("f32"), [0.0625, 0.0, 0.0, 0.125]);
     assert_eq!(got.f32(2).expect("f32"), [1.0; 4]);
     // 0.99 + 0.01 * 2 for the used code, 0.99 for the others.
@@ -208,8 +222,14 @@ fn wrong_arguments_tell() {
     assert!(refused(|c| c.codes = 0));
     assert!(refused(|c| c.beta = f32::NAN));
     assert!(refused(|c| c.reset_below = Some(0.0)));
-    assert!(refused(|c| c.update = CodebookUpdate::MovingAverage { decay: 1.0, eps: 1e-5 }));
-    assert!(refused(|c| c.update = CodebookUpdate::MovingAverage { decay: 0.9, eps: 0.0 }));
+    assert!(refused(|c| c.update = CodebookUpdate::MovingAverage {
+        decay: 1.0,
+        eps: 1e-5
+    }));
+    assert!(refused(|c| c.update = CodebookUpdate::MovingAverage {
+        decay: 0.9,
+        eps: 0.0
+    }));
     let vq = VectorQuantizer::new(&params.scope("vq"), VqConfig::new(4, 2)).expect("vq");
     let graph = Graph::new();
     let x = graph.input("x", [5, 3]);

@@ -45,7 +45,10 @@ pub fn build(case: &VectorCase<'_>, x: &Inputs) -> Outputs {
             let codes = case.int("codes") as usize;
             let counts = quantize::usage_counts(x.get("idx"), codes);
             vec![
-                ("perplexity", quantize::perplexity(&counts, case.float("eps"))),
+                (
+                    "perplexity",
+                    quantize::perplexity(&counts, case.float("eps")),
+                ),
                 ("probs", counts.div(&counts.sum(&[], false))),
             ]
         }

@@ -38,7 +38,12 @@ impl Conv2d {
         kernel: [usize; 2],
         options: ConvParams,
     ) -> Result<Self> {
-        let shape = [outputs, inputs / options.groups.max(1), kernel[0], kernel[1]];
+        let shape = [
+            outputs,
+            inputs / options.groups.max(1),
+            kernel[0],
+            kernel[1],
+        ];
         Ok(Conv2d {
             weight: params.add("weight", shape, Init::weight(&shape))?,
             bias: None,
@@ -99,7 +104,12 @@ impl ConvTranspose2d {
         kernel: [usize; 2],
         options: ConvTransposeParams,
     ) -> Result<Self> {
-        let shape = [inputs, outputs / options.groups.max(1), kernel[0], kernel[1]];
+        let shape = [
+            inputs,
+            outputs / options.groups.max(1),
+            kernel[0],
+            kernel[1],
+        ];
         Ok(ConvTranspose2d {
             weight: params.add("weight", shape, Init::weight(&shape))?,
             bias: None,

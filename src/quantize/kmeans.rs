@@ -73,7 +73,10 @@ fn distance(row: &[f32], centre: &[f64]) -> f64 {
 
 fn nearest(row: &[f32], centres: &[f64], dim: usize) -> (usize, f64) {
     let distances = centres.chunks(dim).map(|c| distance(row, c)).enumerate();
-    distances.fold((0, f64::INFINITY), |best, d| if d.1 < best.1 { d } else { best })
+    distances.fold(
+        (0, f64::INFINITY),
+        |best, d| if d.1 < best.1 { d } else { best },
+    )
 }
 
 fn start(rows: &[&[f32]], codes: usize, seed: u64) -> Vec<f64> {

@@ -1,7 +1,7 @@
 //! The vector quantiser as a layer with parameters and states.
 
-use super::rows::{Metric, Quantized, ema_update, from_rows, to_rows, vector_quantize};
 use super::k_means;
+use super::rows::{Metric, Quantized, ema_update, from_rows, to_rows, vector_quantize};
 use crate::nn::Mode;
 use crate::{Error, Graph, Init, Param, Params, Result, Tensor};
 
@@ -71,7 +71,9 @@ impl VqConfig {
         let wrong = |detail: String| Err(Error::argument("VqConfig", detail));
         let beta = self.beta;
         if !(beta >= 0.0 && beta.is_finite()) {
-            return wrong(format!("beta is {beta}; it must be finite and not negative"));
+            return wrong(format!(
+                "beta is {beta}; it must be finite and not negative"
+            ));
         }
         if let CodebookUpdate::MovingAverage { decay, eps } = self.update {
             if !(0.0..1.0).contains(&decay) {
