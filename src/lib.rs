@@ -10,6 +10,7 @@ mod error;
 pub mod exec;
 pub mod gpu;
 pub mod graph;
+pub mod models;
 pub mod nn;
 pub mod ops;
 pub mod optim;
