@@ -65,7 +65,7 @@ fn run() -> Outcome {
     let results: Vec<Verdict> = families().iter().map(|f| f.test(&gpu)).collect();
     let rows: Vec<Vec<String>> = results.iter().map(Verdict::row).collect();
     let head = ["family", "kernels (variant)", "error", "allowed", "verdict"];
-    report::print(&report::left_columns(&head, &rows));
+    report::print(&report::columns(&head, &rows));
     let wrong = results.iter().filter(|r| !r.passed()).count();
     report.figure(
         "families",
@@ -136,6 +136,71 @@ struct Family {
     /// hundred terms: 100 roundings of 6e-8 are 6e-6 where none cancel.
     allowed: f64,
     build: Build,
+}
+
+impl Family {
+    fn test(&self, gpu: &Gpu) -> Verdict {
+        let mut kernels = String::new();
+        let error = self.compare(gpu, &mut kernels);
+        Verdict {
+            name: self.name,
+            kernels,
+            allowed: self.allowed,
+            error,
+        }
+    }
+
+    /// The largest error of outputs and gradients, relative to the largest
+    /// element of each; integers must be equal.
+    fn compare(&self, gpu: &Gpu, kernels: &mut String) -> flowgrad::Result<f64> {
+        let graph = Graph::new();
+        let mut inputs = Vec::new();
+        let mut data = HashMap::new();
+        for (i, spec) in self.inputs.iter().enumerate() {
+            let name = format!("x{i}");
+            inputs.push(graph.input(&name, &spec.shape));
+            data.insert(name, numbers(spec, 1 + i as u64));
+        }
+        let mut wanted = (self.build)(&graph, &inputs);
+        if self.gradients {
+            let losses = wanted.iter().map(|y| y.square().sum(&[], false));
+            if let Some(loss) = losses.reduce(|a, b| a.add(&b)) {
+                let targets: Vec<&Tensor> = inputs.iter().collect();
+                wanted.extend(tape::backward(&loss, &targets)?);
+            }
+        }
+        let wanted: Vec<&Tensor> = wanted.iter().collect();
+        let feed = Feed {
+            inputs: data,
+            ..Feed::default()
+        };
+        let expected = evaluate(&wanted, &feed)?;
+        let got = compute(gpu, &graph, &wanted, &feed.inputs, kernels)?;
+        let errors = expected.iter().zip(&got).zip(&wanted).map(|((e, g), t)| {
+            let largest = e.data.iter().fold(0.0f64, |m, v| m.max(v.abs()));
+            let pairs = e.data.iter().zip(g);
+            let worst = pairs.map(|(e, g)| (e - g).abs());
+            // A NaN must not lose against a number.
+            let worst = worst.fold(0.0f64, |m, v| if v.is_nan() || v > m { v } else { m });
+            match t.dtype() {
+                DType::F32 => worst / largest.max(1e-30),
+                _ => worst,
+            }
+        });
+        Ok(errors.fold(0.0, |m, v| if v.is_nan() || v > m { v } else { m }))
+    }
+}
+
+/// Numbers in -1..1 that are the same on every machine, exact in float32.
+fn numbers(spec: &Spec, seed: u64) -> Array {
+    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    Array::from_fn(&spec.shape, |_| {
+        // An LCG's high bits are good enough to find wrong kernels with.
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        (state >> 41) as f64 / f64::from(1 << 22) - 1.0
+    })
 }
 
 /// What a family's test found.
