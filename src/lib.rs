@@ -3,21 +3,25 @@
 
 #![warn(missing_docs)]
 
+pub mod data;
 pub mod device;
 mod dtype;
 mod error;
+pub mod exec;
 pub mod gpu;
 pub mod graph;
 pub mod ops;
-pub mod plan;
 pub mod optim;
 pub mod params;
+pub mod plan;
 mod rng;
 mod shape;
 pub mod tape;
+pub mod train;
 
 pub use dtype::DType;
 pub use error::{Error, Result};
+pub use exec::{Outputs, Program, Value};
 pub use gpu::{Gpu, GpuOptions};
 pub use graph::{Graph, Tensor};
 pub use params::{Init, Param, Params};

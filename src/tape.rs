@@ -115,7 +115,7 @@ pub fn backward_from(seeds: &[(Tensor, Tensor)], wrt: &[&Tensor]) -> Result<Vec<
             needs: &needs,
             result: vec![None; needs.len()],
         };
-        node.op.vjp(&mut cx)?;
+        node.op.vjp(&mut cx).map_err(|e| recorded_at(e, node.origin))?;
         let result = cx.result;
         for (k, grad) in result.into_iter().enumerate() {
             let (true, Some(grad)) = (needs[k], grad) else {
@@ -140,6 +140,17 @@ pub fn backward_from(seeds: &[(Tensor, Tensor)], wrt: &[&Tensor]) -> Result<Vec<
             None => t.zeros_like(),
         })
         .collect())
+}
+
+/// Adds where the op was recorded, for ops that cannot be differentiated.
+fn recorded_at(error: Error, origin: &std::panic::Location<'_>) -> Error {
+    match error {
+        Error::NotDifferentiable { op, detail } => Error::NotDifferentiable {
+            op,
+            detail: format!("{detail} (recorded at {}:{})", origin.file(), origin.line()),
+        },
+        other => other,
+    }
 }
 
 /// For every node up to `last`, whether it depends on one of `wrt`.

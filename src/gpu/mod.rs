@@ -208,32 +208,70 @@ impl Gpu {
             encoder.copy_buffer_to_buffer(buffer, offset, &staging, 0, bytes);
             self.0.queue.submit([encoder.finish()]);
         })?;
-        self.map(&staging, bytes, |data| data.to_vec())
+        self.map(&staging, bytes, None, |data| data.to_vec())
     }
 
-    /// Maps the first `bytes` of `staging`, waiting for the device.
+    /// Maps the first `bytes` of `staging` once `submission` is done (or everything
+    /// that was submitted so far).
     pub(crate) fn map<T>(
+        &self,
+        staging: &wgpu::Buffer,
+        bytes: u64,
+        submission: Option<wgpu::SubmissionIndex>,
+        f: impl FnOnce(&[u8]) -> T,
+    ) -> Result<T> {
+        let outcome = Mapping::start(staging, bytes);
+        self.wait_for(submission)?;
+        self.mapping_result(outcome.take())?;
+        self.take_mapped(staging, bytes, f)
+    }
+
+    /// Completes when the first `bytes` of `staging` are mapped. wgpu has no reactor:
+    /// the device is polled whenever the future is, and asks to be polled again.
+    pub(crate) async fn mapped(&self, staging: &wgpu::Buffer, bytes: u64) -> Result<()> {
+        let outcome = Mapping::start(staging, bytes);
+        let start = std::time::Instant::now();
+        let result = std::future::poll_fn(|cx| {
+            let polled = self.0.device.poll(wgpu::PollType::Poll);
+            if let Some(result) = outcome.take() {
+                return std::task::Poll::Ready(self.mapping_result(Some(result)));
+            }
+            if let Err(e) = self.check() {
+                return std::task::Poll::Ready(Err(e));
+            }
+            if let Err(e) = polled {
+                return std::task::Poll::Ready(Err(Error::Device(e.to_string())));
+            }
+            if start.elapsed() > PATIENCE {
+                return std::task::Poll::Ready(Err(Error::Timeout {
+                    seconds: PATIENCE.as_secs(),
+                }));
+            }
+            cx.waker().wake_by_ref();
+            std::task::Poll::Pending
+        });
+        result.await
+    }
+
+    fn mapping_result(&self, result: Option<Result<(), wgpu::BufferAsyncError>>) -> Result<()> {
+        match result {
+            Some(Ok(())) => Ok(()),
+            _ => {
+                self.check()?;
+                Err(Error::Device(
+                    "a readback buffer could not be mapped".into(),
+                ))
+            }
+        }
+    }
+
+    /// Reads a mapped buffer and unmaps it.
+    pub(crate) fn take_mapped<T>(
         &self,
         staging: &wgpu::Buffer,
         bytes: u64,
         f: impl FnOnce(&[u8]) -> T,
     ) -> Result<T> {
-        let outcome: Arc<Mutex<Option<Result<(), wgpu::BufferAsyncError>>>> = Arc::default();
-        let sender = outcome.clone();
-        staging.map_async(wgpu::MapMode::Read, 0..bytes, move |result| {
-            *sender.lock().unwrap_or_else(|e| e.into_inner()) = Some(result);
-        });
-        self.wait()?;
-        let taken = outcome.lock().unwrap_or_else(|e| e.into_inner()).take();
-        match taken {
-            Some(Ok(())) => {}
-            _ => {
-                self.check()?;
-                return Err(Error::Device(
-                    "a readback buffer could not be mapped".into(),
-                ));
-            }
-        }
         let value = match staging.get_mapped_range(0..bytes) {
             Ok(view) => f(&view),
             Err(e) => return Err(Error::Device(e.to_string())),
@@ -244,8 +282,13 @@ impl Gpu {
 
     /// Waits until the device has finished everything submitted so far.
     pub fn wait(&self) -> Result<()> {
+        self.wait_for(None)
+    }
+
+    /// Waits for one submission, or for everything submitted so far.
+    pub(crate) fn wait_for(&self, submission_index: Option<wgpu::SubmissionIndex>) -> Result<()> {
         let poll = wgpu::PollType::Wait {
-            submission_index: None,
+            submission_index,
             timeout: Some(PATIENCE),
         };
         let polled = self.0.device.poll(poll);
@@ -268,6 +311,25 @@ impl Gpu {
 impl std::fmt::Debug for Gpu {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Gpu({})", self.0.info.name)
+    }
+}
+
+/// What became of a request to map a buffer.
+#[derive(Clone, Default)]
+struct Mapping(Arc<Mutex<Option<Result<(), wgpu::BufferAsyncError>>>>);
+
+impl Mapping {
+    fn start(buffer: &wgpu::Buffer, bytes: u64) -> Self {
+        let mapping = Mapping::default();
+        let sender = mapping.clone();
+        buffer.map_async(wgpu::MapMode::Read, 0..bytes, move |result| {
+            *sender.0.lock().unwrap_or_else(|e| e.into_inner()) = Some(result);
+        });
+        mapping
+    }
+
+    fn take(&self) -> Option<Result<(), wgpu::BufferAsyncError>> {
+        self.0.lock().unwrap_or_else(|e| e.into_inner()).take()
     }
 }
 

@@ -1,7 +1,6 @@
 //! From kernel text to pipelines: parse, check, compile, remember.
 
 use std::collections::HashMap;
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use super::{Gpu, preprocess};
@@ -58,7 +57,7 @@ impl KernelKey {
         })
     }
 
-    fn uses_uniform(&self) -> bool {
+    pub(crate) fn uses_uniform(&self) -> bool {
         self.args > 0 && !self.immediates
     }
 }
@@ -225,13 +224,6 @@ impl Gpu {
             Error::Device(message) => fail(message),
             other => other,
         })
-    }
-
-    /// A name for the shader texts of a program, for caches.
-    pub(crate) fn fingerprint(keys: &[Arc<KernelKey>]) -> u64 {
-        let mut hasher = DefaultHasher::new();
-        keys.hash(&mut hasher);
-        hasher.finish()
     }
 }
 

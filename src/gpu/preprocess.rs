@@ -22,8 +22,11 @@ const LIBRARY: &[(&str, &str)] = &[
         "activation",
         include_str!("../../shaders/lib/activation.wgsl"),
     ),
+    ("divide", include_str!("../../shaders/lib/divide.wgsl")),
     ("grid", include_str!("../../shaders/lib/grid.wgsl")),
     ("math", include_str!("../../shaders/lib/math.wgsl")),
+    ("pool", include_str!("../../shaders/lib/pool.wgsl")),
+    ("threefry", include_str!("../../shaders/lib/threefry.wgsl")),
 ];
 
 /// How `#args` is declared.

@@ -2,14 +2,36 @@
 //! shape rule, the float64 reference, the gradient, the dispatch and the
 //! [`crate::Tensor`] methods. Ops know the graph and nothing above it.
 
+mod batch_norm;
+mod cumsum;
+mod gather;
+mod conv;
+mod conv_direct;
+mod conv_input;
+mod conv_transpose;
+mod conv_weight;
+mod codebook;
+mod concat;
+mod gradient;
 mod matmul;
+mod max_pool;
 mod pack;
+mod pick;
 mod pointwise;
+mod pool;
+mod random;
+mod rearrange;
 mod reduce;
+mod segment_sum;
+mod softmax;
 mod source;
 mod view;
 
+pub use conv::ConvParams;
+pub use conv_transpose::ConvTransposeParams;
 pub use matmul::{Activation, Matmul};
 pub use pack::Pack;
 pub use pointwise::{Func, Map};
+pub use pool::PoolParams;
+pub use random::threefry;
 pub use reduce::{Reduce, Reduction};

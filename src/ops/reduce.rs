@@ -1,5 +1,9 @@
-//! Reductions over any axes: sum (more follow).
+//! Reductions over any axes: sum, mean, max, min, var, logsumexp, argmax, argmin.
+//!
+//! All of them are [`fold`]s: long ones are cut into parts, whose results a second
+//! pass folds again, always in the same order.
 
+use crate::device::DeviceClass;
 use crate::graph::{Array, Lower, Op, Slot, Spec, Tensor, Vjp};
 use crate::{DType, Error, Result, Shape};
 
@@ -10,6 +14,19 @@ const SHADER: &str = include_str!("../../shaders/reduce.wgsl");
 pub enum Reduction {
     /// The sum.
     Sum,
+    /// The mean.
+    Mean,
+    /// The largest element. The first of equals takes the gradient.
+    Max,
+    /// The smallest element. The first of equals takes the gradient.
+    Min,
+    /// The mean squared distance from the mean, in two passes over the elements.
+    Var {
+        /// Divides by the number of elements less one.
+        unbiased: bool,
+    },
+    /// `log sum e^x`, with the maximum taken out.
+    LogSumExp,
 }
 
 /// A [`Reduction`] over `axes`; reduced axes stay with extent 1 where `keepdim`.
@@ -20,16 +37,23 @@ pub struct Reduce {
     keepdim: bool,
 }
 
-impl Reduce {
-    fn output_shape(&self, input: &Shape) -> Shape {
-        let dims = input.dims().iter().enumerate();
-        let kept = dims.filter_map(|(i, d)| match (self.axes.contains(&i), self.keepdim) {
-            (false, _) => Some(*d),
-            (true, true) => Some(1),
-            (true, false) => None,
-        });
-        kept.collect::<Vec<_>>().into()
-    }
+/// The position of the largest (or smallest) element over `axes`, row-major among
+/// these; the lowest of equals.
+#[derive(Debug)]
+struct ArgReduce {
+    largest: bool,
+    axes: Vec<usize>,
+}
+
+/// The shape that is left of `input` when `axes` are reduced.
+pub(crate) fn reduced_shape(input: &Shape, axes: &[usize], keepdim: bool) -> Shape {
+    let dims = input.dims().iter().enumerate();
+    let kept = dims.filter_map(|(i, d)| match (axes.contains(&i), keepdim) {
+        (false, _) => Some(*d),
+        (true, true) => Some(1),
+        (true, false) => None,
+    });
+    kept.collect::<Vec<_>>().into()
 }
 
 /// A WGSL expression for the offset of flat index `var` over `dims` with `strides`.
@@ -53,93 +77,466 @@ pub(crate) fn offset_expression(var: &str, dims: &[usize], strides: &[usize]) ->
     }
 }
 
+/// The axes of a shape as (extent, stride) pairs, kept and reduced ones apart,
+/// neighbours merged, axes of extent 1 left out.
+#[derive(Debug, Clone)]
+pub(crate) struct Split {
+    pub kept: Vec<(usize, usize)>,
+    pub reduced: Vec<(usize, usize)>,
+}
+
+impl Split {
+    pub fn new(shape: &Shape, axes: &[usize]) -> Self {
+        let (mut kept, mut reduced): (Vec<(usize, usize)>, Vec<_>) = (Vec::new(), Vec::new());
+        let mut last = None;
+        for (axis, stride) in shape.strides().into_iter().enumerate() {
+            if shape[axis] == 1 {
+                continue;
+            }
+            let inside = axes.contains(&axis);
+            let list = if inside { &mut reduced } else { &mut kept };
+            match list.last_mut().filter(|_| last == Some(inside)) {
+                Some(outer) => *outer = (outer.0 * shape[axis], stride),
+                None => list.push((shape[axis], stride)),
+            }
+            last = Some(inside);
+        }
+        Split { kept, reduced }
+    }
+
+    /// The number of outputs.
+    pub fn outputs(&self) -> usize {
+        self.kept.iter().map(|(d, _)| d).product()
+    }
+
+    /// The number of elements behind each output.
+    pub fn count(&self) -> usize {
+        self.reduced.iter().map(|(d, _)| d).product()
+    }
+}
+
+/// What a [`fold`] computes per output; `reduce.wgsl` has the formulas.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Fold {
+    /// `x`
+    Sum,
+    /// `x`, then the middle per output
+    Centered,
+    /// `x`, `w`
+    Product,
+    /// `x`, `w`, then the middle per output; two results
+    Dot,
+    /// `x`
+    Max { negate: bool },
+    /// `x`; the result is u32
+    Arg { negate: bool },
+    /// `x`; one result, or two: the peak and the sum of `e^(x - peak)`
+    LogSumExp,
+}
+
+/// Appends the dispatches that fold `inputs` over the reduced axes of `split` into
+/// `outputs`, one element per kept index each. Sums of one result are scaled.
+pub(crate) fn fold(
+    cx: &mut Lower<'_>,
+    mut split: Split,
+    fold: Fold,
+    inputs: &[Slot],
+    outputs: &[Slot],
+    scale: f32,
+) -> Result<()> {
+    let rows = split.outputs();
+    let (name, sign) = match fold {
+        Fold::Sum => ("sum", None),
+        Fold::Centered => ("centered", None),
+        Fold::Product => ("product", None),
+        Fold::Dot => ("dot", None),
+        Fold::Max { negate } => ("max", Some(negate)),
+        Fold::Arg { negate } => ("arg", Some(negate)),
+        Fold::LogSumExp => ("lse", None),
+    };
+    let pairs = matches!(fold, Fold::Dot | Fold::Arg { .. } | Fold::LogSumExp);
+    let (mut name, mut sign, mut merge) = (name, sign, false);
+    let mut inputs = inputs.to_vec();
+    loop {
+        let count = split.count();
+        let parts = parts(cx, rows, count);
+        let chunk = count.div_ceil(parts);
+        let interleaved = parts > 1 && split.reduced.last().is_some_and(|(_, s)| *s == 1);
+        let into: Vec<Slot> = match parts {
+            1 => outputs.to_vec(),
+            _ => (0..1 + pairs as usize)
+                .map(|_| cx.scratch(4 * (rows * parts) as u64))
+                .collect(),
+        };
+        let shift = matches!(name, "centered") || (name == "dot" && !merge);
+        let second = inputs.len() > 1 + shift as usize;
+        let generic = split.kept.len() > 2 || split.reduced.len() > 2;
+        let mut kernel = cx
+            .kernel("reduce", SHADER)
+            .variant(if merge {
+                format!("{name} of parts")
+            } else {
+                name.to_string()
+            })
+            .define("FOLD", name)
+            .define("MERGE", merge as u32)
+            .define("W", second as u32)
+            .define("Y2", (into.len() > 1) as u32)
+            .define("SHIFT", shift as u32)
+            .define("GENERIC", generic as u32);
+        if let Some(negate) = sign {
+            kernel = kernel.define("SIGN", if negate { "-1.0" } else { "1.0" });
+        }
+        if generic {
+            let (kept, kept_strides): (Vec<_>, Vec<_>) = split.kept.iter().copied().unzip();
+            let (reduced, strides): (Vec<_>, Vec<_>) = split.reduced.iter().copied().unzip();
+            kernel = kernel
+                .define("BASE", offset_expression("o", &kept, &kept_strides))
+                .define("OFFSET", offset_expression("r", &reduced, &strides));
+        }
+        kernel = kernel
+            .arg(rows)
+            .arg(parts)
+            .arg(count)
+            .arg(chunk)
+            .arg(interleaved as usize);
+        for axes in [&split.kept, &split.reduced] {
+            let (extent, outer, inner) = digits(axes);
+            kernel = kernel.arg(extent).arg(outer).arg(inner);
+        }
+        kernel = kernel
+            .arg_f32(if parts == 1 { scale } else { 1.0 })
+            .read(inputs[0])
+            .write(into[0]);
+        if second {
+            kernel = kernel.read(inputs[1]);
+        }
+        if let Some(pair) = into.get(1) {
+            kernel = kernel.write(*pair);
+        }
+        if let Some(middle) = inputs.last().filter(|_| shift) {
+            kernel = kernel.read(*middle);
+        }
+        kernel
+            .flops(rows * count * if name == "sum" { 1 } else { 3 })
+            .trips(chunk + chunk / 64 + 1)
+            .threads(rows * parts, 64)?;
+        if parts == 1 {
+            return Ok(());
+        }
+        split = if interleaved {
+            Split {
+                kept: vec![(rows, parts)],
+                reduced: vec![(parts, 1)],
+            }
+        } else {
+            Split {
+                kept: vec![(rows, 1)],
+                reduced: vec![(parts, rows)],
+            }
+        };
+        inputs = into;
+        merge = pairs;
+        match fold {
+            Fold::Centered | Fold::Product => name = "sum",
+            // These partial results are compared as they are.
+            Fold::Arg { .. } => sign = Some(false),
+            _ => {}
+        }
+    }
+}
+
+/// Two digits of an index: (extent, stride of the outer, stride of the inner one).
+pub(crate) fn digits(axes: &[(usize, usize)]) -> (usize, usize, usize) {
+    match axes {
+        [] => (1, 0, 0),
+        [(d, s)] => (*d, 0, *s),
+        [.., (_, outer), (d, inner)] => (*d, *outer, *inner),
+    }
+}
+
+/// Into how many parts `count` elements behind each of `rows` outputs are cut: enough
+/// invocations for the device, and no more loop iterations than one may have.
+fn parts(cx: &Lower<'_>, rows: usize, count: usize) -> usize {
+    let (invocations, least) = match cx.device().class {
+        DeviceClass::Software => (512, 512),
+        _ => (32_768, 128),
+    };
+    let wanted = (invocations / rows.max(1)).min(count / least);
+    let parts = wanted.max(count.div_ceil(32_768)).max(1);
+    count.div_ceil(count.div_ceil(parts).max(1)).max(1)
+}
+
+/// Calls `f(o, r, v)` for every element `v` of `x`: its output, its number among the
+/// elements behind that output, both row-major.
+pub(crate) fn each(x: &Array, axes: &[usize], mut f: impl FnMut(usize, usize, f64)) {
+    let kept = reduced_shape(&x.shape, axes, true);
+    let other: Vec<usize> = (0..x.shape.rank()).filter(|i| !axes.contains(i)).collect();
+    let reduced = reduced_shape(&x.shape, &other, true);
+    let (o_strides, r_strides) = (
+        kept.broadcast_strides(&x.shape),
+        reduced.broadcast_strides(&x.shape),
+    );
+    let dot = |index: &[usize], s: &[usize]| index.iter().zip(s).map(|(i, s)| i * s).sum();
+    for (flat, v) in x.data.iter().enumerate() {
+        let index = x.shape.unravel(flat);
+        f(dot(&index, &o_strides), dot(&index, &r_strides), *v);
+    }
+}
+
+/// An error unless input `i` is float32.
+pub(crate) fn expect_f32(op: &str, inputs: &[&Spec]) -> Result<()> {
+    match inputs.iter().find(|s| s.dtype != DType::F32) {
+        Some(wrong) => Err(Error::dtype(
+            op,
+            format!(
+                "expected f32, got {} of shape {:?}",
+                wrong.dtype, wrong.shape
+            ),
+        )),
+        None => Ok(()),
+    }
+}
+
+impl Reduce {
+    fn count(&self, shape: &Shape) -> usize {
+        self.axes.iter().map(|a| shape[*a]).product()
+    }
+
+    /// What the sum is divided by.
+    fn divisor(&self, shape: &Shape) -> f64 {
+        match self.kind {
+            Reduction::Mean | Reduction::Var { unbiased: false } => self.count(shape) as f64,
+            Reduction::Var { unbiased: true } => self.count(shape) as f64 - 1.0,
+            _ => 1.0,
+        }
+    }
+}
+
 impl Op for Reduce {
     fn name(&self) -> &'static str {
-        "sum"
+        match self.kind {
+            Reduction::Sum => "sum",
+            Reduction::Mean => "mean",
+            Reduction::Max => "max",
+            Reduction::Min => "min",
+            Reduction::Var { .. } => "var",
+            Reduction::LogSumExp => "logsumexp",
+        }
     }
 
     fn infer(&self, inputs: &[&Spec]) -> Result<Vec<Spec>> {
-        if inputs[0].dtype != DType::F32 {
-            return Err(Error::dtype(
+        expect_f32(self.name(), inputs)?;
+        let shape = &inputs[0].shape;
+        if self.divisor(shape) == 0.0 {
+            return Err(Error::shape(
                 self.name(),
-                format!("expected f32, got {}", inputs[0].dtype),
+                format!(
+                    "the unbiased variance needs two elements or more, axes {:?} of {shape:?} have one",
+                    self.axes
+                ),
             ));
         }
-        Ok(vec![Spec::f32(self.output_shape(&inputs[0].shape))])
+        Ok(vec![Spec::f32(reduced_shape(
+            shape,
+            &self.axes,
+            self.keepdim,
+        ))])
     }
 
     fn reference(&self, inputs: &[&Array]) -> Result<Vec<Array>> {
-        let mut out = Array::zeros(self.output_shape(&inputs[0].shape));
-        let keep = Reduce {
-            kind: self.kind,
-            axes: self.axes.clone(),
-            keepdim: true,
+        let x = inputs[0];
+        let divisor = self.divisor(&x.shape);
+        let start = match self.kind {
+            Reduction::Max | Reduction::LogSumExp => f64::NEG_INFINITY,
+            Reduction::Min => f64::INFINITY,
+            _ => 0.0,
         };
-        let strides = keep
-            .output_shape(&inputs[0].shape)
-            .broadcast_strides(&inputs[0].shape);
-        for (flat, v) in inputs[0].data.iter().enumerate() {
-            let index = inputs[0].shape.unravel(flat);
-            let at: usize = index.iter().zip(&strides).map(|(i, s)| i * s).sum();
-            out.data[at] += v;
+        let mut out = Array::full(reduced_shape(&x.shape, &self.axes, self.keepdim), start);
+        let y = &mut out.data;
+        match self.kind {
+            Reduction::Sum | Reduction::Mean => each(x, &self.axes, |o, _, v| y[o] += v),
+            Reduction::Max => each(x, &self.axes, |o, _, v| y[o] = y[o].max(v)),
+            Reduction::Min => each(x, &self.axes, |o, _, v| y[o] = y[o].min(v)),
+            Reduction::Var { .. } => {
+                let mut mean = vec![0.0; y.len()];
+                let count = self.count(&x.shape) as f64;
+                each(x, &self.axes, |o, _, v| mean[o] += v / count);
+                each(x, &self.axes, |o, _, v| y[o] += (v - mean[o]).powi(2));
+            }
+            Reduction::LogSumExp => {
+                each(x, &self.axes, |o, _, v| y[o] = y[o].max(v));
+                let mut sums = vec![0.0; y.len()];
+                each(x, &self.axes, |o, _, v| sums[o] += (v - y[o]).exp());
+                for (peak, sum) in y.iter_mut().zip(sums) {
+                    *peak += sum.ln();
+                }
+            }
         }
+        y.iter_mut().for_each(|v| *v /= divisor);
         Ok(vec![out])
     }
 
     fn vjp(&self, cx: &mut Vjp<'_>) -> Result<()> {
-        let shape = cx.input(0).shape().clone();
-        let keep = Reduce {
-            kind: self.kind,
-            axes: self.axes.clone(),
-            keepdim: true,
+        let x = cx.input(0).clone();
+        let keep = reduced_shape(x.shape(), &self.axes, true);
+        let dy = cx.grad(0).reshape(&keep);
+        let axes: Vec<isize> = self.axes.iter().map(|a| *a as isize).collect();
+        let divisor = self.divisor(x.shape());
+        let grad = match self.kind {
+            Reduction::Sum => dy.add(&x.zeros_like()),
+            Reduction::Mean => dy.mul_scalar((1.0 / divisor) as f32).add(&x.zeros_like()),
+            Reduction::Max | Reduction::Min => {
+                let op = ArgReduce {
+                    largest: self.kind == Reduction::Max,
+                    axes: self.axes.clone(),
+                };
+                let winner = x.graph().push1(op, &[&x]);
+                dy.reshape(winner.shape())
+                    .place(&winner, x.shape(), &self.axes)
+            }
+            Reduction::Var { .. } => {
+                let centered = x.sub(&x.mean(&axes, true));
+                dy.mul_scalar((2.0 / divisor) as f32).mul(&centered)
+            }
+            Reduction::LogSumExp => {
+                let y = cx.output(0).reshape(&keep);
+                dy.mul(&x.sub(&y).exp())
+            }
         };
-        let grad = cx.grad(0).reshape(keep.output_shape(&shape));
-        let zeros = cx.input(0).zeros_like();
-        cx.set(0, grad.add(&zeros));
+        cx.set(0, grad);
         Ok(())
     }
 
     fn lower(&self, cx: &mut Lower<'_>) -> Result<()> {
         let shape = cx.input(0).shape.clone();
-        let strides = shape.strides();
-        let pick = |reduced: bool| -> (Vec<usize>, Vec<usize>) {
-            (0..shape.rank())
-                .filter(|i| self.axes.contains(i) == reduced)
-                .map(|i| (shape[i], strides[i]))
-                .unzip()
+        let split = Split::new(&shape, &self.axes);
+        let scale = (1.0 / self.divisor(&shape)) as f32;
+        let (x, y) = (Slot::In(0), Slot::Out(0));
+        let plain = match self.kind {
+            Reduction::Sum | Reduction::Mean => Fold::Sum,
+            Reduction::Max => Fold::Max { negate: false },
+            Reduction::Min => Fold::Max { negate: true },
+            Reduction::LogSumExp => Fold::LogSumExp,
+            Reduction::Var { .. } => {
+                let mean = cx.scratch(4 * split.outputs() as u64);
+                let share = 1.0 / split.count() as f32;
+                fold(cx, split.clone(), Fold::Sum, &[x], &[mean], share)?;
+                return fold(cx, split, Fold::Centered, &[x, mean], &[y], scale);
+            }
         };
-        let (kept, kept_strides) = pick(false);
-        let (reduced, reduced_strides) = pick(true);
-        let outputs: usize = kept.iter().product();
-        let count: usize = reduced.iter().product();
-        cx.kernel("reduce", SHADER)
-            .define("BASE", offset_expression("o", &kept, &kept_strides))
-            .define("OFFSET", offset_expression("r", &reduced, &reduced_strides))
-            .arg(outputs)
-            .arg(count)
-            .read(Slot::In(0))
-            .write(Slot::Out(0))
-            .flops(outputs * count)
-            .trips(count)
-            .threads(outputs, 64)
+        fold(cx, split, plain, &[x], &[y], scale)
+    }
+}
+
+impl Op for ArgReduce {
+    fn name(&self) -> &'static str {
+        if self.largest { "argmax" } else { "argmin" }
+    }
+
+    fn infer(&self, inputs: &[&Spec]) -> Result<Vec<Spec>> {
+        expect_f32(self.name(), inputs)?;
+        Ok(vec![Spec::u32(reduced_shape(
+            &inputs[0].shape,
+            &self.axes,
+            false,
+        ))])
+    }
+
+    fn reference(&self, inputs: &[&Array]) -> Result<Vec<Array>> {
+        let mut out = Array::zeros(reduced_shape(&inputs[0].shape, &self.axes, false));
+        let mut best: Vec<Option<f64>> = vec![None; out.numel()];
+        let sign = if self.largest { 1.0 } else { -1.0 };
+        each(inputs[0], &self.axes, |o, r, v| {
+            if best[o].is_none_or(|b| sign * v > b) {
+                best[o] = Some(sign * v);
+                out.data[o] = r as f64;
+            }
+        });
+        Ok(vec![out])
+    }
+
+    fn lower(&self, cx: &mut Lower<'_>) -> Result<()> {
+        let split = Split::new(&cx.input(0).shape, &self.axes);
+        let negate = !self.largest;
+        let (x, y) = (Slot::In(0), Slot::Out(0));
+        fold(cx, split, Fold::Arg { negate }, &[x], &[y], 1.0)
     }
 }
 
 impl Tensor {
-    /// Sums over `axes` (counted from the end where negative; all axes where empty).
     #[track_caller]
-    pub fn sum(&self, axes: &[isize], keepdim: bool) -> Tensor {
-        match normalize_axes("sum", self.shape(), axes) {
+    fn reduce(&self, kind: Reduction, axes: &[isize], keepdim: bool) -> Tensor {
+        match normalize_axes("reduce", self.shape(), axes) {
             Ok(axes) => {
                 let op = Reduce {
-                    kind: Reduction::Sum,
+                    kind,
                     axes,
                     keepdim,
                 };
                 self.graph().push1(op, &[self])
             }
-            Err(e) => self.graph().poisoned(e),
+            Err(e) => self.graph().poisoned(self.check().err().unwrap_or(e)),
         }
+    }
+
+    #[track_caller]
+    fn arg_reduce(&self, largest: bool, axis: Option<isize>) -> Tensor {
+        match normalize_axes("argmax", self.shape(), axis.as_slice()) {
+            Ok(axes) => self.graph().push1(ArgReduce { largest, axes }, &[self]),
+            Err(e) => self.graph().poisoned(self.check().err().unwrap_or(e)),
+        }
+    }
+
+    /// Sums over `axes` (counted from the end where negative; all axes where empty).
+    /// Reduced axes stay with extent 1 where `keepdim`.
+    #[track_caller]
+    pub fn sum(&self, axes: &[isize], keepdim: bool) -> Tensor {
+        self.reduce(Reduction::Sum, axes, keepdim)
+    }
+
+    /// The mean over `axes`, as for [`Tensor::sum`].
+    #[track_caller]
+    pub fn mean(&self, axes: &[isize], keepdim: bool) -> Tensor {
+        self.reduce(Reduction::Mean, axes, keepdim)
+    }
+
+    /// The largest element over `axes`, as for [`Tensor::sum`].
+    #[track_caller]
+    pub fn max(&self, axes: &[isize], keepdim: bool) -> Tensor {
+        self.reduce(Reduction::Max, axes, keepdim)
+    }
+
+    /// The smallest element over `axes`, as for [`Tensor::sum`].
+    #[track_caller]
+    pub fn min(&self, axes: &[isize], keepdim: bool) -> Tensor {
+        self.reduce(Reduction::Min, axes, keepdim)
+    }
+
+    /// The variance over `axes`, as for [`Tensor::sum`]: the sum of squared distances
+    /// from the mean, divided by the number of elements, less one where `unbiased`.
+    #[track_caller]
+    pub fn var(&self, axes: &[isize], unbiased: bool, keepdim: bool) -> Tensor {
+        self.reduce(Reduction::Var { unbiased }, axes, keepdim)
+    }
+
+    /// `log sum e^x` over `axes`, as for [`Tensor::sum`]; never overflows.
+    #[track_caller]
+    pub fn logsumexp(&self, axes: &[isize], keepdim: bool) -> Tensor {
+        self.reduce(Reduction::LogSumExp, axes, keepdim)
+    }
+
+    /// The u32 index of the largest element along `axis`, which vanishes; of the whole
+    /// row-major tensor (a scalar) for `None`. The lowest of equals.
+    #[track_caller]
+    pub fn argmax(&self, axis: Option<isize>) -> Tensor {
+        self.arg_reduce(true, axis)
+    }
+
+    /// The u32 index of the smallest element, as for [`Tensor::argmax`].
+    #[track_caller]
+    pub fn argmin(&self, axis: Option<isize>) -> Tensor {
+        self.arg_reduce(false, axis)
     }
 }
 

@@ -1,7 +1,321 @@
-//! Ops that move elements without computing: reshape, stop_gradient.
+//! Ops that move elements without computing. [`View`] is one strided copy that
+//! permutes, slices, pads, flips, rolls and broadcasts; reshape moves nothing.
+//!
+//! The gradient of a view is a view: a slice pads, a permutation goes back, a
+//! broadcast sums.
 
-use crate::graph::{Array, Kind, Lower, Op, Spec, Tensor, Vjp};
-use crate::{Error, Result, Shape};
+use crate::graph::{Array, Kind, Lower, Op, Slot, Spec, Tensor, Vjp};
+use crate::{DType, Error, Result, Shape};
+
+const SHADER: &str = include_str!("../../shaders/view.wgsl");
+
+/// Words of `struct Args` that fit into 128 bytes of immediates.
+const MAX_WORDS: usize = 32;
+
+/// Where one output axis of a [`View`] reads: input index `t / dilate` along axis
+/// `source` with `t = start + step * o`, if that is a whole number inside the input.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct AxisView {
+    /// The input axis; `None` repeats the input.
+    pub source: Option<usize>,
+    pub start: isize,
+    pub step: isize,
+    pub dilate: usize,
+}
+
+impl AxisView {
+    pub(crate) fn whole(axis: usize) -> Self {
+        AxisView {
+            source: Some(axis),
+            start: 0,
+            step: 1,
+            dilate: 1,
+        }
+    }
+
+    pub(crate) const REPEAT: AxisView = AxisView {
+        source: None,
+        start: 0,
+        step: 0,
+        dilate: 1,
+    };
+
+    /// The input index of output index `o`, for `extent` input elements.
+    fn input(&self, o: usize, extent: usize, outside: Outside) -> Option<usize> {
+        let t = self.start + self.step * o as isize;
+        let t = match outside {
+            Outside::Wrap => t.rem_euclid(extent as isize),
+            Outside::Fill(_) => t,
+        };
+        let index = usize::try_from(t).ok()?;
+        (index % self.dilate == 0 && index / self.dilate < extent).then(|| index / self.dilate)
+    }
+
+    /// The axis that reads back what this one wrote, for input axis `source`.
+    fn inverse(&self, source: usize) -> Self {
+        let sign = self.step.signum();
+        AxisView {
+            source: Some(source),
+            start: -self.start * sign,
+            step: self.dilate as isize * sign,
+            dilate: self.step.unsigned_abs(),
+        }
+    }
+}
+
+/// What stands where a view reads outside of its input.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Outside {
+    /// This value.
+    Fill(f32),
+    /// The element that many extents away.
+    Wrap,
+}
+
+/// A strided copy. Every input axis is the source of one output axis, or has
+/// extent 1.
+#[derive(Debug)]
+pub(crate) struct View {
+    name: &'static str,
+    shape: Shape,
+    axes: Vec<AxisView>,
+    outside: Outside,
+}
+
+/// One output axis as the kernel sees it, see `shaders/view.wgsl`.
+#[derive(Debug, Clone, Copy)]
+struct Run {
+    extent: usize,
+    stride: isize,
+    from: usize,
+    count: usize,
+    dilate: usize,
+    /// Where the index wraps around; the extent where it does not.
+    turn: usize,
+    jump: isize,
+}
+
+impl Run {
+    fn is_whole(&self) -> bool {
+        self.from == 0
+            && self.count == self.extent
+            && self.dilate == 1
+            && self.turn == self.extent
+    }
+}
+
+impl View {
+    /// The kernel's axes, outermost first and merged where possible, and the
+    /// input offset of the first element read.
+    fn runs(&self, input: &Shape) -> (Vec<Run>, isize) {
+        let strides = input.strides();
+        let mut base = 0;
+        let mut runs: Vec<Run> = Vec::new();
+        for (axis, &extent) in self.axes.iter().zip(self.shape.dims()) {
+            let mut run = Run {
+                extent,
+                stride: 0,
+                from: 0,
+                count: extent,
+                dilate: 1,
+                turn: extent,
+                jump: 0,
+            };
+            if let Some(source) = axis.source {
+                let (n, stride) = (input[source], strides[source] as isize);
+                let at = |o: usize| axis.input(o, n, self.outside);
+                run.stride = axis.step * stride;
+                if self.outside == Outside::Wrap {
+                    let start = axis.start.rem_euclid(n as isize);
+                    base += start * stride;
+                    run.turn = n - start as usize;
+                    run.jump = -(n as isize * stride);
+                } else if let (1, Some(first), Some(_)) = (axis.dilate, at(0), at(extent - 1)) {
+                    base += first as isize * stride;
+                } else {
+                    let mut inside = (0..extent).filter_map(|o| at(o).map(|i| (o, i)));
+                    let first = inside.next();
+                    let second = inside.next();
+                    let last = inside.last().or(second).or(first);
+                    let (from, index) = first.unwrap_or((0, 0));
+                    run.from = from;
+                    run.count = last.map_or(0, |(o, _)| o - from + 1);
+                    base += index as isize * stride;
+                    if let Some((o, i)) = second {
+                        run.dilate = o - from;
+                        run.stride = (i as isize - index as isize) * stride;
+                    }
+                }
+            }
+            if extent == 1 && run.is_whole() {
+                continue;
+            }
+            match runs.last_mut() {
+                Some(outer)
+                    if run.is_whole()
+                        && outer.dilate == 1
+                        && outer.stride == run.stride * extent as isize =>
+                {
+                    outer.extent *= extent;
+                    outer.stride = run.stride;
+                    outer.from *= extent;
+                    outer.count *= extent;
+                    outer.turn *= extent;
+                }
+                _ => runs.push(run),
+            }
+        }
+        (runs, base)
+    }
+
+    /// Whether the output is the input's memory as it lies.
+    fn moves_nothing(&self, input: &Shape) -> bool {
+        let (runs, base) = self.runs(input);
+        base == 0
+            && self.shape.numel() == input.numel()
+            && match runs.as_slice() {
+                [] => true,
+                [run] => run.is_whole() && run.stride == 1,
+                _ => false,
+            }
+    }
+}
+
+/// Views copy whole 32-bit words.
+pub(crate) fn check_words(op: &str, spec: &Spec) -> Result<()> {
+    if spec.dtype == DType::F16 {
+        return Err(Error::dtype(
+            op,
+            "two f16 share a word and cannot be moved one by one; convert to f32 first",
+        ));
+    }
+    Ok(())
+}
+
+impl Op for View {
+    fn name(&self) -> &'static str {
+        self.name
+    }
+
+    fn infer(&self, inputs: &[&Spec]) -> Result<Vec<Spec>> {
+        check_words(self.name, inputs[0])?;
+        Ok(vec![Spec {
+            shape: self.shape.clone(),
+            dtype: inputs[0].dtype,
+        }])
+    }
+
+    fn reference(&self, inputs: &[&Array]) -> Result<Vec<Array>> {
+        let x = inputs[0];
+        let strides = x.shape.strides();
+        Ok(vec![Array::from_fn(&self.shape, |index| {
+            let mut at = 0;
+            for (axis, o) in self.axes.iter().zip(index) {
+                let Some(source) = axis.source else { continue };
+                match axis.input(*o, x.shape[source], self.outside) {
+                    Some(i) => at += i * strides[source],
+                    None => {
+                        return match self.outside {
+                            Outside::Fill(value) => value as f64,
+                            Outside::Wrap => 0.0,
+                        };
+                    }
+                }
+            }
+            x.data[at]
+        })])
+    }
+
+    fn vjp(&self, cx: &mut Vjp<'_>) -> Result<()> {
+        let shape = cx.input(0).shape().clone();
+        let repeated: Vec<isize> = (0..self.axes.len())
+            .filter(|i| self.axes[*i].source.is_none())
+            .map(|i| i as isize)
+            .collect();
+        let mut dy = cx.grad(0);
+        if !repeated.is_empty() {
+            dy = dy.sum(&repeated, false);
+        }
+        // What is left of the output's axes, in order, reads input axis `source`.
+        let kept: Vec<AxisView> = (self.axes.iter().copied())
+            .filter(|a| a.source.is_some())
+            .collect();
+        let axes = (0..shape.rank()).map(|i| {
+            match kept.iter().position(|a| a.source == Some(i)) {
+                Some(at) => kept[at].inverse(at),
+                None => AxisView::REPEAT,
+            }
+        });
+        let outside = match self.outside {
+            Outside::Fill(_) => Outside::Fill(0.0),
+            Outside::Wrap => Outside::Wrap,
+        };
+        let grad = dy.view(self.name, shape.clone(), axes.collect(), outside);
+        cx.set(0, grad);
+        Ok(())
+    }
+
+    fn lower(&self, cx: &mut Lower<'_>) -> Result<()> {
+        let spec = cx.input(0).clone();
+        let (mut runs, base) = self.runs(&spec.shape);
+        if runs.is_empty() {
+            runs.push(Run {
+                extent: 1,
+                stride: 0,
+                from: 0,
+                count: 1,
+                dilate: 1,
+                turn: 1,
+                jump: 0,
+            });
+        }
+        let plain = runs.iter().all(Run::is_whole);
+        let dilated = runs.iter().any(|r| r.dilate > 1);
+        let (mode, per_axis) = match (plain, self.outside) {
+            (true, _) => ("plain", 2),
+            (_, Outside::Wrap) => ("wrap", 4),
+            _ if dilated => ("fill", 5),
+            _ => ("fill", 4),
+        };
+        if 3 + per_axis * runs.len() > MAX_WORDS {
+            return Err(Error::LimitExceeded {
+                what: format!("{}: axes that cannot be merged", self.name),
+                needed: runs.len() as u64,
+                available: ((MAX_WORDS - 3) / per_axis) as u64,
+            });
+        }
+        let fill = match self.outside {
+            Outside::Fill(value) if spec.dtype == DType::U32 => value as u32,
+            Outside::Fill(value) => value.to_bits(),
+            Outside::Wrap => 0,
+        };
+        let total = self.shape.numel();
+        let mut kernel = cx
+            .kernel("view", SHADER)
+            .variant(format!("{mode} {}", runs.len()))
+            .define("RANK", runs.len())
+            .define("MODE", mode)
+            .define("DILATED", (mode == "fill" && dilated) as u32)
+            .define("TYPE", spec.dtype.wgsl())
+            .arg(total)
+            .arg_i32(base)
+            .arg(fill as usize);
+        for run in runs.iter().rev() {
+            kernel = kernel.arg(run.extent).arg_i32(run.stride);
+            kernel = match mode {
+                "fill" if dilated => kernel.arg(run.from).arg(run.count).arg(run.dilate),
+                "fill" => kernel.arg(run.from).arg(run.count),
+                "wrap" => kernel.arg(run.turn).arg_i32(run.jump),
+                _ => kernel,
+            };
+        }
+        kernel
+            .read(Slot::In(0))
+            .write(Slot::Out(0))
+            .bytes(8 * total)
+            .threads(total, 64)
+    }
+}
 
 /// The same elements under another shape; no memory moves.
 #[derive(Debug)]
@@ -52,36 +366,6 @@ impl Op for Reshape {
     }
 }
 
-/// The same value; gradients end here.
-#[derive(Debug)]
-struct StopGradient;
-
-impl Op for StopGradient {
-    fn name(&self) -> &'static str {
-        "stop_gradient"
-    }
-
-    fn infer(&self, inputs: &[&Spec]) -> Result<Vec<Spec>> {
-        Ok(vec![inputs[0].clone()])
-    }
-
-    fn reference(&self, inputs: &[&Array]) -> Result<Vec<Array>> {
-        Ok(vec![inputs[0].clone()])
-    }
-
-    fn stops_gradient(&self) -> bool {
-        true
-    }
-
-    fn lower(&self, _: &mut Lower<'_>) -> Result<()> {
-        Ok(())
-    }
-
-    fn kind(&self) -> Kind<'_> {
-        Kind::Alias
-    }
-}
-
 impl Tensor {
     /// The same elements, row-major, under another shape.
     #[track_caller]
@@ -93,9 +377,25 @@ impl Tensor {
         self.graph().push1(Reshape { shape }, &[self])
     }
 
-    /// The same value, through which no gradient flows.
+    /// A [`View`] of this tensor; no copy where nothing would move.
     #[track_caller]
-    pub fn stop_gradient(&self) -> Tensor {
-        self.graph().push1(StopGradient, &[self])
+    pub(crate) fn view(
+        &self,
+        name: &'static str,
+        shape: impl Into<Shape>,
+        axes: Vec<AxisView>,
+        outside: Outside,
+    ) -> Tensor {
+        let shape = shape.into();
+        let view = View {
+            name,
+            shape,
+            axes,
+            outside,
+        };
+        if view.shape.numel() > 0 && view.moves_nothing(self.shape()) {
+            return self.reshape(view.shape);
+        }
+        self.graph().push1(view, &[self])
     }
 }

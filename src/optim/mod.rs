@@ -56,16 +56,16 @@ pub struct Optimizer {
 pub struct Step {
     /// The global gradient norm before clipping (`[]`), where clipping is on.
     pub norm: Option<Tensor>,
-    /// All assignments: arena and new contents, both `[len]`. They are recorded in
-    /// the graph already.
-    pub updates: Vec<(Tensor, Tensor)>,
+    /// All assignments: arenas of the parameter set and their new contents `[len]`.
+    /// They are recorded in the graph already.
+    pub updates: Vec<(usize, Tensor)>,
 }
 
 /// Gradients summed over several runs; see [`Optimizer::accumulate`].
 #[derive(Debug, Clone)]
 pub struct Accumulation {
     /// The assignments that add to the sums.
-    pub updates: Vec<(Tensor, Tensor)>,
+    pub updates: Vec<(usize, Tensor)>,
     parts: Vec<Part>,
 }
 
@@ -188,7 +188,7 @@ impl Optimizer {
             let new = old.add(&grad);
             new.check()?;
             graph.assign(&old, &new);
-            updates.push((old, new));
+            updates.push((sums, new));
         }
         Ok(Accumulation { updates, parts })
     }
@@ -206,10 +206,10 @@ impl Optimizer {
         let factor = 1.0 / k.max(1) as f32;
         let means = tensors.iter().map(|t| t.mul_scalar(factor)).collect();
         let mut step = self.update(graph, &sums.parts, means)?;
-        for sum in tensors {
+        for (part, sum) in sums.parts.iter().zip(tensors) {
             let zero = sum.zeros_like();
             graph.assign(&sum, &zero);
-            step.updates.push((sum, zero));
+            step.updates.push((arena(part), zero));
         }
         Ok(step)
     }
@@ -330,11 +330,12 @@ impl Optimizer {
                 Some(factor) => grad.mul(factor),
                 None => grad,
             };
-            let mut old = vec![self.params.arena_tensor(graph, part.arena)];
+            let mut arenas = vec![part.arena];
             for moment in self.rule.moments() {
-                let arena = self.mirror(&layout, moment, part.arena, ArenaInit::Zeros)?;
-                old.push(self.params.arena_tensor(graph, arena));
+                arenas.push(self.mirror(&layout, moment, part.arena, ArenaInit::Zeros)?);
             }
+            let tensor = |arena: &usize| self.params.arena_tensor(graph, *arena);
+            let old: Vec<Tensor> = arenas.iter().map(tensor).collect();
             let Updated { param, moments } = self.rule.update(&old[0], &grad, &old[1..], &scalars);
             let mut new = vec![param];
             new.extend(moments);
@@ -348,16 +349,16 @@ impl Optimizer {
             }
             if self.ema.is_some() {
                 let arena = self.mirror(&layout, "ema", part.arena, ArenaInit::Copy)?;
-                let average = self.params.arena_tensor(graph, arena);
+                let average = tensor(&arena);
                 let towards = new[0].sub(&average).mul(&scalar("ema"));
                 new.push(average.add(&towards));
-                old.push(average);
+                arenas.push(arena);
             }
-            updates.extend(old.into_iter().zip(new));
+            updates.extend(arenas.into_iter().zip(new));
         }
-        for (target, value) in &updates {
+        for (arena, value) in &updates {
             value.check()?;
-            graph.assign(target, value);
+            graph.assign(&self.params.arena_tensor(graph, *arena), value);
         }
         Ok(Step { norm, updates })
     }

@@ -3,9 +3,12 @@
 //! A set knows names, shapes and places; the graph sees a parameter as a source,
 //! the executor sees one buffer per arena. This room knows no op and no layer.
 
+mod file;
 mod init;
 mod layout;
+mod param;
 mod store;
+mod weights;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,8 +16,13 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use crate::{Error, Graph, Result, Shape, Tensor};
 
+pub use file::{Precision, WeightsFile};
+pub(crate) use file::{Record, weights as weights_error, write as write_weights};
 pub use init::Init;
 pub use layout::{ALIGN, ARENA_FLOATS, Arena, ArenaKind, Layout, Place};
+pub use param::Param;
+pub(crate) use weights::COMPANION;
+pub use weights::{LoadReport, Strict};
 
 /// A set of named parameters and states. Clones share it; [`Params::scope`] gives
 /// a handle that puts a prefix before every name.
@@ -22,16 +30,6 @@ pub use layout::{ALIGN, ARENA_FLOATS, Arena, ArenaKind, Layout, Place};
 pub struct Params {
     inner: Arc<Mutex<Inner>>,
     prefix: String,
-}
-
-/// A parameter or state of a set.
-#[derive(Clone)]
-pub struct Param {
-    set: Params,
-    index: usize,
-    name: String,
-    shape: Shape,
-    trainable: bool,
 }
 
 /// How a standalone arena starts.
@@ -110,6 +108,14 @@ impl Params {
         }
     }
 
+    /// The same set without a prefix.
+    pub fn root(&self) -> Params {
+        Params {
+            inner: self.inner.clone(),
+            prefix: String::new(),
+        }
+    }
+
     /// Adds a trainable parameter. Errors: a name that is taken or empty, an empty
     /// shape, an [`Init`] that does not fit.
     pub fn add(&self, name: &str, shape: impl Into<Shape>, init: Init) -> Result<Param> {
@@ -167,10 +173,7 @@ impl Params {
 
     fn handle(&self, index: usize, name: String, shape: Shape, trainable: bool) -> Param {
         Param {
-            set: Params {
-                inner: self.inner.clone(),
-                prefix: String::new(),
-            },
+            set: self.root(),
             index,
             name,
             shape,
@@ -345,70 +348,9 @@ impl Inner {
     }
 }
 
-impl Param {
-    /// The full name.
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
-    /// The shape.
-    pub fn shape(&self) -> &Shape {
-        &self.shape
-    }
-
-    /// Whether it is trained.
-    pub fn is_trainable(&self) -> bool {
-        self.trainable
-    }
-
-    /// Its position in the set, as in [`crate::graph::Source`].
-    pub fn index(&self) -> usize {
-        self.index
-    }
-
-    /// The set it belongs to.
-    pub fn set_of(&self) -> &Params {
-        &self.set
-    }
-
-    /// Its value in `graph`; the same node every time.
-    #[track_caller]
-    pub fn on(&self, graph: &Graph) -> Tensor {
-        graph.param_source(self.set.id(), self.index, &self.shape)
-    }
-
-    /// Its values, row-major.
-    pub fn get(&self) -> Result<Vec<f32>> {
-        self.set.lock().read_value(self.index)
-    }
-
-    /// Sets its values. Errors: a wrong number of values, values that are not finite.
-    pub fn set(&self, values: &[f32]) -> Result<()> {
-        if values.len() != self.shape.numel() {
-            return Err(Error::Argument {
-                what: format!("parameter `{}`", self.name),
-                detail: format!("{} values given for shape {:?}", values.len(), self.shape),
-            });
-        }
-        if let Some(at) = values.iter().position(|v| !v.is_finite()) {
-            return Err(Error::NonFinite {
-                place: format!("parameter `{}`", self.name),
-                detail: format!("element {at} is {}", values[at]),
-            });
-        }
-        self.set.lock().write_value(self.index, values)
-    }
-}
-
 impl std::fmt::Debug for Params {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let inner = self.lock();
         write!(f, "Params(#{}, {} tensors)", inner.id, inner.entries.len())
-    }
-}
-
-impl std::fmt::Debug for Param {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Param({} {:?})", self.name, self.shape)
     }
 }

@@ -1,0 +1,78 @@
+//! The nearest code: every tile edge, both vector widths, parts of the codebook
+//! merged, ties.
+
+use flowgrad::Graph;
+
+use crate::support::{Data, Tol, build_case, check_op, run_gpu};
+
+fn nearest(name: &str, x: Data, codebook: Data) {
+    check_op(
+        name,
+        &[x, codebook],
+        |_, t| vec![t[0].codebook_nearest(&t[1])],
+        Tol::default().no_grad(),
+    );
+}
+
+#[test]
+fn shapes() {
+    for (n, k, d) in [
+        (1, 1, 1),
+        (3, 5, 2),
+        (7, 4, 4),
+        (8, 257, 3),
+        (9, 64, 8),
+        (65, 130, 16),
+        (130, 33, 12),
+        (2, 16, 131),
+    ] {
+        let name = format!("{n} rows, {k} codes of {d}");
+        nearest(&name, Data::f32([n, d], 1), Data::f32([k, d], 2));
+    }
+}
+
+#[test]
+fn a_codebook_beyond_the_loop_budget_is_split() {
+    // 2,048 steps of 4 codes with 64 vectors each: 131,072 iterations in one go.
+    nearest("wide", Data::f32([3, 256], 3), Data::f32([8192, 256], 4));
+    // Few rows: split to occupy the device, with a last part that is not full.
+    nearest("long", Data::f32([2, 4], 5), Data::f32([4099, 4], 6));
+}
+
+#[test]
+fn ties_take_the_lowest_index() {
+    // Every code stands twice, in other tiles, and in other parts of the codebook.
+    for (k, d) in [(6, 3), (600, 4), (4096, 8)] {
+        let Data::F32 { values, .. } = Data::f32([k, d], 7) else {
+            unreachable!()
+        };
+        let twice = [values.clone(), values.clone()].concat();
+        let case = build_case(
+            "ties",
+            &[
+                Data::values([k, d], &values),
+                Data::values([2 * k, d], &twice),
+            ],
+            |_, t| vec![t[0].codebook_nearest(&t[1])],
+            false,
+        );
+        let expected: Vec<u32> = (0..k as u32).collect();
+        let exact: Vec<u32> = case.reference()[0].data.iter().map(|v| *v as u32).collect();
+        assert_eq!(exact, expected);
+        if let Some(got) = run_gpu(&case.inputs, &case.wanted()) {
+            let Data::U32 { values, .. } = &got[0] else {
+                unreachable!()
+            };
+            assert!(values == &expected, "{k} codes of {d}");
+        }
+    }
+}
+
+#[test]
+fn wrong_shapes_tell() {
+    let graph = Graph::new();
+    let x = graph.input("x", [4, 3]);
+    for bad in [graph.input("a", [5, 2]), graph.input("b", [3]), graph.input_u32("c", [5, 3])] {
+        assert!(x.codebook_nearest(&bad).check().is_err());
+    }
+}

@@ -1,0 +1,304 @@
+//! Convolutions: every parameter alone and together, awkward sizes, gradients of
+//! gradients, sizes that must be split, and what is refused.
+
+use flowgrad::ops::{Activation, ConvParams, ConvTransposeParams};
+use flowgrad::{Graph, Tensor, tape};
+
+use crate::support::{Data, Tol, check_op};
+
+/// `[N, C, H, W]`, output channels, kernel, parameters.
+type Case = ([usize; 4], usize, [usize; 2], ConvParams);
+
+fn same(pad: usize) -> ConvParams {
+    ConvParams {
+        padding: [pad; 4],
+        ..Default::default()
+    }
+}
+
+fn cases() -> Vec<Case> {
+    let plain = ConvParams::default();
+    let strided = |s: [usize; 2], pad: usize| ConvParams {
+        stride: s,
+        ..same(pad)
+    };
+    let dilated = |d: [usize; 2], pad: usize| ConvParams {
+        dilation: d,
+        ..same(pad)
+    };
+    let grouped = |groups: usize, p: ConvParams| ConvParams { groups, ..p };
+    let asymmetric = |padding: [usize; 4]| ConvParams { padding, ..plain };
+    vec![
+        ([1, 1, 1, 1], 1, [1, 1], plain),
+        ([2, 3, 5, 7], 4, [1, 1], plain),
+        ([2, 9, 20, 20], 17, [1, 1], plain),
+        ([2, 3, 7, 6], 5, [1, 1], strided([2, 2], 0)),
+        ([2, 3, 7, 6], 5, [1, 1], same(1)),
+        ([2, 3, 6, 5], 4, [3, 3], same(1)),
+        ([1, 17, 5, 9], 19, [3, 3], same(1)),
+        ([2, 2, 8, 13], 9, [3, 3], plain),
+        ([2, 3, 9, 8], 5, [3, 3], strided([2, 2], 1)),
+        ([2, 3, 8, 9], 5, [3, 3], strided([2, 2], 0)),
+        ([1, 2, 9, 9], 3, [3, 3], strided([1, 2], 1)),
+        ([1, 2, 11, 10], 3, [3, 3], strided([3, 4], 1)),
+        ([1, 2, 13, 12], 3, [4, 4], strided([4, 4], 0)),
+        ([1, 2, 12, 13], 2, [5, 5], strided([6, 5], 2)),
+        ([1, 3, 8, 8], 4, [4, 4], strided([2, 2], 1)),
+        ([1, 2, 20, 40], 3, [2, 16], strided([2, 16], 0)),
+        ([2, 2, 9, 10], 3, [5, 5], same(2)),
+        ([1, 2, 9, 11], 3, [7, 7], same(3)),
+        ([1, 2, 4, 14], 3, [2, 9], same(4)),
+        ([1, 2, 3, 3], 3, [5, 5], same(3)),
+        ([2, 3, 9, 9], 4, [3, 3], dilated([2, 2], 2)),
+        ([1, 2, 9, 9], 3, [3, 3], dilated([1, 3], 3)),
+        (
+            [1, 2, 12, 13],
+            3,
+            [3, 3],
+            ConvParams {
+                stride: [2, 3],
+                dilation: [2, 2],
+                ..same(2)
+            },
+        ),
+        (
+            [1, 2, 14, 13],
+            3,
+            [3, 4],
+            ConvParams {
+                stride: [4, 4],
+                dilation: [2, 3],
+                ..same(2)
+            },
+        ),
+        ([1, 1, 5, 90], 2, [1, 3], dilated([1, 40], 0)),
+        ([2, 6, 6, 5], 4, [3, 3], grouped(2, same(1))),
+        ([2, 6, 7, 7], 9, [3, 3], grouped(3, strided([2, 2], 1))),
+        ([2, 6, 3, 3], 4, [1, 1], grouped(2, plain)),
+        ([2, 5, 6, 7], 5, [3, 3], grouped(5, same(1))),
+        ([1, 3, 6, 7], 6, [5, 5], grouped(3, strided([2, 2], 2))),
+        ([2, 2, 6, 7], 3, [3, 3], asymmetric([1, 2, 0, 3])),
+        ([1, 2, 6, 9], 3, [3, 5], asymmetric([2, 0, 4, 0])),
+        ([1, 2, 6, 2], 3, [3, 1], asymmetric([0, 1, 0, 0])),
+        ([3, 2, 1, 1], 11, [3, 3], same(1)),
+        ([1, 2, 6, 6], 3, [1, 1], asymmetric([0, 1, 0, 0])),
+    ]
+}
+
+fn data(case: &Case) -> Vec<Data> {
+    let (x, o, [kh, kw], params) = case;
+    vec![
+        Data::f32(*x, 1),
+        Data::f32([*o, x[1] / params.groups, *kh, *kw], 2),
+        Data::f32([*o], 3),
+    ]
+}
+
+#[test]
+fn parameters() {
+    for case in cases() {
+        check_op(
+            &format!("conv2d {case:?}"),
+            &data(&case),
+            |_, x| vec![x[0].conv2d(&x[1], Some(&x[2]), &case.3)],
+            Tol::default(),
+        );
+    }
+}
+
+#[test]
+fn activations() {
+    let all = [
+        Activation::Relu,
+        Activation::LeakyRelu(0.1),
+        Activation::Sigmoid,
+        Activation::Tanh,
+    ];
+    for activation in all {
+        let params = ConvParams {
+            activation,
+            ..same(1)
+        };
+        let transposed = ConvTransposeParams {
+            stride: [2, 2],
+            padding: [1, 1],
+            activation,
+            ..Default::default()
+        };
+        check_op(
+            &format!("conv2d {activation:?}"),
+            &data(&([2, 3, 6, 5], 4, [3, 3], params)),
+            |_, x| vec![x[0].conv2d(&x[1], Some(&x[2]), &params)],
+            Tol::default(),
+        );
+        check_op(
+            &format!("conv_transpose2d {activation:?}"),
+            &[
+                Data::f32([2, 3, 4, 5], 1),
+                Data::f32([3, 4, 4, 4], 2),
+                Data::f32([4], 3),
+            ],
+            |_, x| vec![x[0].conv_transpose2d(&x[1], Some(&x[2]), &transposed)],
+            Tol::default(),
+        );
+    }
+}
+
+#[test]
+fn transposed() {
+    let params =
+        |s: usize, p: usize, op: [usize; 2], d: usize, groups: usize| ConvTransposeParams {
+            stride: [s, s],
+            padding: [p, p],
+            output_padding: op,
+            dilation: [d, d],
+            groups,
+            activation: Activation::None,
+        };
+    let cases = [
+        ([1, 1, 1, 1], 1, [1, 1], params(1, 0, [0, 0], 1, 1)),
+        ([2, 3, 4, 5], 4, [4, 4], params(2, 1, [0, 0], 1, 1)),
+        ([2, 3, 4, 5], 4, [3, 3], params(2, 1, [1, 0], 1, 1)),
+        ([1, 3, 4, 5], 2, [3, 3], params(3, 0, [2, 2], 1, 1)),
+        ([1, 3, 4, 5], 2, [1, 1], params(2, 0, [1, 1], 1, 1)),
+        ([1, 4, 4, 5], 6, [3, 2], params(2, 1, [0, 1], 2, 2)),
+        ([1, 4, 4, 5], 4, [3, 3], params(1, 1, [1, 1], 2, 4)),
+        ([1, 2, 3, 3], 3, [2, 2], params(2, 0, [2, 2], 3, 1)),
+        ([2, 9, 5, 5], 10, [3, 3], params(1, 1, [0, 0], 1, 1)),
+    ];
+    for (shape, o, [kh, kw], params) in cases {
+        check_op(
+            &format!("conv_transpose2d {shape:?} {o} {kh}x{kw} {params:?}"),
+            &[
+                Data::f32(shape, 1),
+                Data::f32([shape[1], o / params.groups, kh, kw], 2),
+                Data::f32([o], 3),
+            ],
+            |_, x| vec![x[0].conv_transpose2d(&x[1], Some(&x[2]), &params)],
+            Tol::default(),
+        );
+    }
+}
+
+/// The gradients of a convolution's gradients, against finite differences.
+#[test]
+fn gradients_of_gradients() {
+    let strided = ConvParams {
+        stride: [2, 2],
+        activation: Activation::Tanh,
+        ..same(1)
+    };
+    let grouped = ConvParams {
+        groups: 2,
+        ..same(1)
+    };
+    for params in [strided, grouped] {
+        check_op(
+            &format!("gradients of {params:?}"),
+            &data(&([2, 4, 5, 6], 4, [3, 3], params)),
+            |_, x| {
+                let y = x[0].conv2d(&x[1], Some(&x[2]), &params);
+                let loss = y.square().sum(&[], false);
+                tape::backward(&loss, &[&x[0], &x[1], &x[2]]).expect("differentiable")
+            },
+            Tol::rel(1e-5),
+        );
+    }
+    let params = ConvTransposeParams {
+        stride: [2, 2],
+        padding: [1, 1],
+        output_padding: [1, 0],
+        ..Default::default()
+    };
+    check_op(
+        "gradients of conv_transpose2d",
+        &[Data::f32([2, 3, 4, 3], 1), Data::f32([3, 2, 3, 3], 2)],
+        |_, x| {
+            let y = x[0].conv_transpose2d(&x[1], None, &params);
+            let loss = y.square().sum(&[], false);
+            tape::backward(&loss, &[&x[0], &x[1]]).expect("differentiable")
+        },
+        Tol::rel(1e-5),
+    );
+}
+
+/// More pixels than one invocation may loop over: the weight gradient is split.
+#[test]
+fn many_pixels() {
+    let big = Tol {
+        differences: None,
+        ..Tol::rel(1e-5)
+    };
+    for (shape, o, k) in [
+        ([3, 1, 260, 300], 1, [1, 1]),
+        ([1, 2, 257, 513], 3, [3, 3]),
+        ([70, 3, 17, 19], 5, [3, 3]),
+    ] {
+        let params = same(k[0] / 2);
+        check_op(
+            &format!("many pixels {shape:?}"),
+            &data(&(shape, o, k, params)),
+            |_, x| {
+                vec![
+                    x[0].conv2d(&x[1], None, &params)
+                        .add(&x[2].reshape([o, 1, 1])),
+                ]
+            },
+            big,
+        );
+    }
+}
+
+fn refused(build: impl Fn(&Tensor, &Tensor) -> Tensor, words: &str) {
+    let g = Graph::new();
+    let (x, w) = (g.input("x", [2, 4, 5, 6]), g.input("w", [6, 4, 3, 3]));
+    let error = build(&x, &w).check().expect_err(words).to_string();
+    assert!(error.contains(words), "`{error}` does not say `{words}`");
+}
+
+#[test]
+fn refusals() {
+    let plain = ConvParams::default();
+    let with = |change: fn(&mut ConvParams)| {
+        let mut p = plain;
+        change(&mut p);
+        p
+    };
+    let p = with(|p| p.stride = [0, 1]);
+    refused(|x, w| x.conv2d(w, None, &p), "stride");
+    let p = with(|p| p.dilation = [1, usize::MAX]);
+    refused(|x, w| x.conv2d(w, None, &p), "dilation");
+    let p = with(|p| p.groups = 0);
+    refused(|x, w| x.conv2d(w, None, &p), "groups");
+    let p = with(|p| p.groups = 3);
+    refused(|x, w| x.conv2d(w, None, &p), "do not divide");
+    let p = with(|p| p.groups = 2);
+    refused(|x, w| x.conv2d(w, None, &p), "per group");
+    let p = with(|p| p.padding = [usize::MAX; 4]);
+    refused(|x, w| x.conv2d(w, None, &p), "padding");
+    let p = with(|p| p.dilation = [3, 3]);
+    refused(|x, w| x.conv2d(w, None, &p), "does not fit");
+    refused(
+        |x, w| x.conv2d(&w.reshape([24, 9]), None, &plain),
+        "four axes",
+    );
+    refused(|x, w| x.conv2d(w, Some(&w.reshape([216])), &plain), "bias");
+
+    let transposed = ConvTransposeParams::default();
+    let p = ConvTransposeParams {
+        output_padding: [1, 0],
+        ..transposed
+    };
+    refused(|x, _| x.conv_transpose2d(x, None, &p), "output_padding");
+    let p = ConvTransposeParams {
+        padding: [9, 0],
+        ..transposed
+    };
+    refused(|x, w| x.conv_transpose2d(w, None, &p), "nothing is left");
+    refused(|x, w| x.conv_transpose2d(w, None, &transposed), "input");
+    let p = ConvTransposeParams {
+        stride: [usize::MAX, 0],
+        ..transposed
+    };
+    refused(|x, w| x.conv_transpose2d(w, None, &p), "stride");
+}

@@ -1,0 +1,334 @@
+//! The reference vectors in `kernels-tests/vectors/`: inputs and exact answers
+//! that were computed by other people's libraries in float64. Every case runs on
+//! the GPU and through the float64 interpreter; an unknown op fails.
+
+mod families;
+mod tolerance;
+
+use std::collections::HashMap;
+
+use flowgrad::graph::{Array, Feed, evaluate};
+use flowgrad::{Graph, Shape, Tensor, tape};
+use safetensors::{Dtype, SafeTensors, tensor::TensorView};
+use serde_json::Value;
+
+use crate::support::{Data, run_gpu};
+
+/// One case of a vector file.
+pub struct VectorCase<'a> {
+    pub family: &'a str,
+    pub name: String,
+    pub op: String,
+    pub params: Value,
+    info: Value,
+    file: &'a SafeTensors<'a>,
+}
+
+/// The inputs of a case as tensors of its graph.
+pub struct Inputs {
+    pub graph: Graph,
+    tensors: HashMap<String, Tensor>,
+}
+
+impl Inputs {
+    /// The input `name`.
+    pub fn get(&self, name: &str) -> &Tensor {
+        self.find(name).unwrap_or_else(|| panic!("no input {name}"))
+    }
+
+    /// The input `name`, if the case has one.
+    pub fn find(&self, name: &str) -> Option<&Tensor> {
+        self.tensors.get(name)
+    }
+}
+
+/// Named outputs of a case.
+pub type Outputs = Vec<(&'static str, Tensor)>;
+
+fn words<const N: usize>(view: &TensorView<'_>) -> Vec<[u8; N]> {
+    let chunks = view.data().chunks_exact(N);
+    chunks.filter_map(|c| c.try_into().ok()).collect()
+}
+
+impl VectorCase<'_> {
+    fn names(&self, key: &str) -> Vec<String> {
+        let list = self.info[key].as_array().into_iter().flatten();
+        list.filter_map(|v| v.as_str().map(String::from)).collect()
+    }
+
+    fn pairs(&self, key: &str) -> Vec<(String, String)> {
+        let map = self.info[key].as_object().into_iter().flatten();
+        map.map(|(k, v)| (k.clone(), v.as_str().expect("a name").into()))
+            .collect()
+    }
+
+    fn view(&self, tensor: &str) -> TensorView<'_> {
+        let key = format!("case/{}/{tensor}", self.name);
+        self.file
+            .tensor(&key)
+            .unwrap_or_else(|e| panic!("{key}: {e}"))
+    }
+
+    /// An input or an upstream gradient. Integers become u32; negative ones
+    /// (`ignore_index` -100) wrap around, here and in the parameters.
+    pub fn data(&self, tensor: &str) -> Data {
+        let view = self.view(tensor);
+        let shape = view.shape().to_vec();
+        match view.dtype() {
+            Dtype::F32 => {
+                let values: Vec<f32> = words(&view).into_iter().map(f32::from_le_bytes).collect();
+                Data::values(shape, &values)
+            }
+            Dtype::I64 => {
+                let values = words(&view).into_iter().map(i64::from_le_bytes);
+                Data::u32(shape, &values.map(|v| v as i32 as u32).collect::<Vec<_>>())
+            }
+            other => panic!("{}: {tensor} is {other:?}", self.name),
+        }
+    }
+
+    /// An expected output or gradient, and whether it is an integer.
+    pub fn expected(&self, tensor: &str) -> (Array, bool) {
+        let view = self.view(tensor);
+        let shape = Shape::from(view.shape());
+        let data: Vec<f64> = match view.dtype() {
+            Dtype::F64 => words(&view).into_iter().map(f64::from_le_bytes).collect(),
+            Dtype::I64 => words(&view)
+                .into_iter()
+                .map(|w| i64::from_le_bytes(w) as f64)
+                .collect(),
+            other => panic!("{}: {tensor} is {other:?}", self.name),
+        };
+        let integer = view.dtype() == Dtype::I64;
+        (Array::new(shape, data).expect("a whole tensor"), integer)
+    }
+
+    /// The recorded largest error of a plain float32 evaluation.
+    pub fn f32_err(&self, tensor: &str) -> f64 {
+        self.info["f32_err"][tensor].as_f64().unwrap_or(0.0)
+    }
+
+    pub fn float(&self, key: &str) -> f32 {
+        let v = self.params[key].as_f64();
+        v.unwrap_or_else(|| panic!("{}: no parameter {key}", self.name)) as f32
+    }
+
+    pub fn int(&self, key: &str) -> i64 {
+        let v = self.params[key].as_i64();
+        v.unwrap_or_else(|| panic!("{}: no parameter {key}", self.name))
+    }
+
+    pub fn flag(&self, key: &str) -> bool {
+        let v = self.params[key].as_bool();
+        v.unwrap_or_else(|| panic!("{}: no parameter {key}", self.name))
+    }
+
+    pub fn text(&self, key: &str) -> &str {
+        let v = self.params[key].as_str();
+        v.unwrap_or_else(|| panic!("{}: no parameter {key}", self.name))
+    }
+
+    pub fn list(&self, key: &str) -> Vec<i64> {
+        let list = self.params[key].as_array();
+        let list = list.unwrap_or_else(|| panic!("{}: no parameter {key}", self.name));
+        list.iter().filter_map(Value::as_i64).collect()
+    }
+
+    pub fn sizes<const N: usize>(&self, key: &str) -> [usize; N] {
+        let list: Vec<usize> = self.list(key).iter().map(|v| *v as usize).collect();
+        list.try_into()
+            .unwrap_or_else(|v| panic!("{}: {key} is {v:?}", self.name))
+    }
+}
+
+/// Where one wanted tensor of a case stands in the file.
+struct Wanted {
+    tensor: Tensor,
+    name: String,
+    role: tolerance::Role,
+}
+
+fn run_case(case: &VectorCase<'_>) -> Vec<String> {
+    let graph = Graph::new();
+    let mut data: Vec<(String, Data)> = Vec::new();
+    let mut tensors = HashMap::new();
+    for name in case.names("inputs") {
+        let value = case.data(&name);
+        tensors.insert(name.clone(), value.input(&graph, &name));
+        data.push((name, value));
+    }
+    let inputs = Inputs { graph, tensors };
+    let outputs: HashMap<&str, Tensor> = families::build(case, &inputs).into_iter().collect();
+    if let Err(e) = inputs.graph.check() {
+        return vec![format!("{}: {e}", case.name)];
+    }
+    let mut wanted = Vec::new();
+    for name in case.names("outputs") {
+        let Some(tensor) = outputs.get(name.as_str()) else {
+            if families::is_informative(&case.op, &name) {
+                continue;
+            }
+            return vec![format!("{}: no output {name} was built", case.name)];
+        };
+        wanted.push(Wanted {
+            tensor: tensor.clone(),
+            name,
+            role: tolerance::Role::Output,
+        });
+    }
+    let upstream = case.pairs("upstream");
+    if !upstream.is_empty() {
+        let mut seeds = Vec::new();
+        for (output, name) in &upstream {
+            let value = case.data(name);
+            let key = format!("upstream {name}");
+            seeds.push((
+                outputs[output.as_str()].clone(),
+                value.input(&inputs.graph, &key),
+            ));
+            data.push((key, value));
+        }
+        let grads = case.pairs("grads");
+        let wrt: Vec<&Tensor> = grads.iter().map(|(input, _)| inputs.get(input)).collect();
+        let tensors = match tape::backward_from(&seeds, &wrt) {
+            Ok(tensors) => tensors,
+            Err(e) => return vec![format!("{}: backward: {e}", case.name)],
+        };
+        for ((input, name), tensor) in grads.into_iter().zip(tensors) {
+            wanted.push(Wanted {
+                tensor,
+                name,
+                role: tolerance::Role::Gradient { of: input },
+            });
+        }
+    }
+    let tensors: Vec<&Tensor> = wanted.iter().map(|w| &w.tensor).collect();
+    let feed = Feed {
+        inputs: data.iter().map(|(n, d)| (n.clone(), d.array())).collect(),
+        ..Feed::default()
+    };
+    let exact = match evaluate(&tensors, &feed) {
+        Ok(values) => values,
+        Err(e) => return vec![format!("{}: interpreter: {e}", case.name)],
+    };
+    let mut failures = Vec::new();
+    for (w, got) in wanted.iter().zip(&exact) {
+        let (expected, integer) = case.expected(&w.name);
+        let scale = expected.data.iter().fold(0.0f64, |m, v| m.max(v.abs()));
+        let allowed = if integer {
+            0.0
+        } else {
+            tolerance::float64(case, &w.name) * scale + 1e-30
+        };
+        compare(
+            case,
+            w,
+            "interpreter",
+            &got.data,
+            &expected,
+            &mut failures,
+            |_| allowed,
+        );
+    }
+    if let Some(values) = run_gpu(&data, &tensors) {
+        for (w, got) in wanted.iter().zip(values) {
+            let (expected, integer) = case.expected(&w.name);
+            let got = got.array();
+            let limit = tolerance::Limit::new(case, &w.name, &w.role, &expected);
+            let allowed = |i| if integer { 0.0 } else { limit.allowed(i) };
+            compare(case, w, "GPU", &got.data, &expected, &mut failures, allowed);
+        }
+    }
+    failures
+}
+
+/// Notes the element that misses its allowance by the largest factor.
+fn compare(
+    case: &VectorCase<'_>,
+    wanted: &Wanted,
+    who: &str,
+    got: &[f64],
+    expected: &Array,
+    failures: &mut Vec<String>,
+    allowed: impl Fn(usize) -> f64,
+) {
+    let what = format!("{} ({}), {who}", case.name, wanted.name);
+    if wanted.tensor.shape() != &expected.shape {
+        let (a, b) = (wanted.tensor.shape(), &expected.shape);
+        failures.push(format!("{what}: shape {a:?}, expected {b:?}"));
+        return;
+    }
+    let mut worst: Option<(f64, usize)> = None;
+    for (i, (g, e)) in got.iter().zip(&expected.data).enumerate() {
+        let error = (g - e).abs();
+        if error.is_nan() || error > allowed(i) {
+            let factor = if error.is_nan() {
+                f64::INFINITY
+            } else {
+                error / allowed(i)
+            };
+            if worst.is_none_or(|(f, _)| factor > f) {
+                worst = Some((factor, i));
+            }
+        }
+    }
+    if let Some((factor, i)) = worst {
+        failures.push(format!(
+            "{what}: element {i} is {:e}, expected {:e}, allowed error {:e}, missed by a factor {factor:.1}",
+            got[i],
+            expected.data[i],
+            allowed(i)
+        ));
+    }
+}
+
+fn run_family(family: &str) {
+    let path = format!(
+        "{}/kernels-tests/vectors/{family}.safetensors",
+        env!("CARGO_MANIFEST_DIR")
+    );
+    let bytes = std::fs::read(&path).unwrap_or_else(|e| panic!("{path}: {e}"));
+    let (_, header) = SafeTensors::read_metadata(&bytes).expect("a safetensors file");
+    let file = SafeTensors::deserialize(&bytes).expect("a safetensors file");
+    let strings = header.metadata().as_ref().expect("a string map").clone();
+    let json = |key: &str| -> Value {
+        serde_json::from_str(&strings[key]).unwrap_or_else(|e| panic!("{path}, {key}: {e}"))
+    };
+    let mut failures = Vec::new();
+    let mut count = 0;
+    for name in json("cases").as_array().expect("a list of cases") {
+        let name = name.as_str().expect("a name").to_string();
+        let info = json(&format!("case/{name}"));
+        let case = VectorCase {
+            family,
+            op: info["op"].as_str().expect("an op").into(),
+            params: info["params"].clone(),
+            name,
+            info,
+            file: &file,
+        };
+        if families::is_later(&case.op) {
+            continue;
+        }
+        count += 1;
+        failures.extend(run_case(&case));
+    }
+    assert!(count > 0, "{path} has no cases");
+    assert!(
+        failures.is_empty(),
+        "{family}: {} failures in {count} cases\n{}",
+        failures.len(),
+        failures.join("\n")
+    );
+}
+
+macro_rules! families {
+    ($($name:ident),*) => {$(
+        #[test]
+        fn $name() {
+            run_family(stringify!($name));
+        }
+    )*};
+}
+
+families!(matmul, pointwise);

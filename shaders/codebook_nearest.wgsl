@@ -1,0 +1,95 @@
+// y[n] = the lowest k that minimises |e_k|^2 / 2 - x_n . e_k, i.e. the distance |x_n - e_k|
+//   x [N, D], e [K, D], norms [K] = |e|^2 / 2, y [N]; width counts VEC-vectors of D
+// One invocation takes ROWS rows of x and CODES codes at a time through registers,
+// over its part of the codes; no distance is stored. With SPLIT the parts leave their
+// minima in best and index [parts, N] for codebook_merge.
+// Grid: flat, x over row tiles, then parts of the codebook. Caller: ops/codebook.rs
+#import grid
+
+struct Args {
+    rows: u32,
+    codes: u32,
+    width: u32,
+    tiles: u32,
+    // Codes per part, a multiple of CODES.
+    part: u32,
+    parts: u32,
+}
+#args
+
+#if VEC == 4
+@group(0) @binding(0) var<storage, read> x: array<vec4f>;
+@group(0) @binding(1) var<storage, read> e: array<vec4f>;
+#else
+@group(0) @binding(0) var<storage, read> x: array<f32>;
+@group(0) @binding(1) var<storage, read> e: array<f32>;
+#endif
+@group(0) @binding(2) var<storage, read> norms: array<f32>;
+@group(0) @binding(3) var<storage, read_write> y: array<u32>;
+#if SPLIT
+@group(0) @binding(4) var<storage, read_write> best: array<f32>;
+#endif
+
+@compute @workgroup_size(64)
+fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
+        @builtin(local_invocation_index) local: u32) {
+    let index = flat_index(group, groups, local, 64u);
+    if (index >= args.tiles * args.parts) {
+        return;
+    }
+    let part = index / args.tiles;
+    let n0 = (index - part * args.tiles) * ${ROWS}u;
+    let first = part * args.part;
+    let end = min(first + args.part, args.codes);
+
+    // Rows past the edge repeat the last one; they are not stored.
+#repeat r ROWS
+    let x${r} = min(n0 + ${r}u, args.rows - 1u) * args.width;
+    var low${r} = 3.4028235e38;
+    var at${r} = first;
+#end
+    for (var k = first; k < end; k += ${CODES}u) {
+        // Codes past the edge repeat the last one, which then is not below itself.
+#repeat c CODES
+        let k${c} = min(k + ${c}u, args.codes - 1u);
+        let e${c} = k${c} * args.width;
+#repeat r ROWS
+        var dot${r}_${c} = 0.0;
+#end
+#end
+        for (var d = 0u; d < args.width; d++) {
+#repeat c CODES
+            let ev${c} = e[e${c} + d];
+#end
+#repeat r ROWS
+            let xv${r} = x[x${r} + d];
+#repeat c CODES
+#if VEC == 4
+            dot${r}_${c} += dot(xv${r}, ev${c});
+#else
+            dot${r}_${c} += xv${r} * ev${c};
+#endif
+#end
+#end
+        }
+#repeat c CODES
+        let norm${c} = norms[k${c}];
+#repeat r ROWS
+        let d${r}_${c} = norm${c} - dot${r}_${c};
+        if (d${r}_${c} < low${r}) {
+            low${r} = d${r}_${c};
+            at${r} = k${c};
+        }
+#end
+#end
+    }
+#repeat r ROWS
+    if (n0 + ${r}u < args.rows) {
+        let out = part * args.rows + n0 + ${r}u;
+        y[out] = at${r};
+#if SPLIT
+        best[out] = low${r};
+#endif
+    }
+#end
+}

@@ -1,0 +1,154 @@
+// y[n, o, first + step * i] = act(bias[o] + sum over c, k of w[o, c, k] * x[n, c, stride * i + dilation * k - before])
+//   x [n, groups * channels_in, in_y, in_x], y [n, groups * channels_out, out_y, out_x],
+//   w with any strides, so that it may be read transposed and with its taps reversed.
+// A convolution computes all pixels of y; the gradient of one by its input is such
+// a convolution for every lattice of pixels that are a stride apart.
+// One invocation computes TO channels at TX neighbouring pixels of the lattice. It
+// reads a row of SPAN input values once for all taps of a kernel row.
+// Grid: flat, x over tiles of a row, then rows, tiles of channels, groups, samples.
+// Caller: ops/conv_direct.rs
+#import grid
+#import activation
+
+struct Args {
+    total: u32,
+    tiles_x: u32,
+    // Pixels of the lattice.
+    rows: u32,
+    columns: u32,
+    tiles_out: u32,
+    groups: u32,
+    channels_out: u32,
+    channels_in: u32,
+    // channels_in, or 0 where no tap meets the lattice.
+    depth: u32,
+    in_y: u32,
+    in_x: u32,
+    out_y: u32,
+    out_x: u32,
+    first_y: u32,
+    first_x: u32,
+    step_y: u32,
+    step_x: u32,
+    taps_y: u32,
+    taps_x: u32,
+    stride_y: u32,
+    dilation_y: u32,
+    before_y: i32,
+    before_x: i32,
+    weight_first: u32,
+    weight_group: u32,
+    weight_out: u32,
+    weight_in: u32,
+    weight_tap_y: i32,
+    weight_tap_x: i32,
+}
+#args
+
+@group(0) @binding(0) var<storage, read> x: array<f32>;
+@group(0) @binding(1) var<storage, read> w: array<f32>;
+#if BIAS
+@group(0) @binding(2) var<storage, read> bias: array<f32>;
+@group(0) @binding(3) var<storage, read_write> y: array<f32>;
+#else
+@group(0) @binding(2) var<storage, read_write> y: array<f32>;
+#endif
+
+// x at column `column` of the row that starts at `row`; zero outside. Without
+// padding only pixels that are not stored can be outside.
+fn pixel(row: u32, column: i32) -> f32 {
+    let value = x[row + min(u32(column), args.in_x - 1u)];
+#if PADDED
+    return select(0.0, value, u32(column) < args.in_x);
+#else
+    return value;
+#endif
+}
+
+@compute @workgroup_size(64)
+fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
+        @builtin(local_invocation_index) local: u32) {
+    let index = flat_index(group, groups, local, 64u);
+    if (index >= args.total) {
+        return;
+    }
+    let column = (index % args.tiles_x) * ${TX}u;
+    var rest = index / args.tiles_x;
+    let row = rest % args.rows;
+    rest /= args.rows;
+    let out = (rest % args.tiles_out) * ${TO}u;
+    // The block of channels of one group in one sample.
+    let block = rest / args.tiles_out;
+
+    let top = i32(row * args.stride_y) - args.before_y;
+    let left = i32(column * ${STRIDE_X}u) - args.before_x;
+    let plane = args.in_y * args.in_x;
+    let from = block * args.channels_in * plane;
+    let weights = args.weight_first + (block % args.groups) * args.weight_group;
+    // Channels past the end repeat the last one; they are not stored.
+#repeat o TO
+    let w${o} = i32(weights + min(out + ${o}u, args.channels_out - 1u) * args.weight_out);
+#repeat t TX
+    var sum${o}_${t} = 0.0;
+#end
+#end
+
+    for (var c = 0u; c < args.depth; c++) {
+        let channel = from + c * plane;
+        let weight_channel = i32(c * args.weight_in);
+#if LOOP_Y
+        for (var ky = 0u; ky < args.taps_y; ky++) {
+#else
+        let ky = 0u;
+#endif
+        let iy = top + i32(ky * args.dilation_y);
+        if (u32(iy) >= args.in_y) {
+            continue;
+        }
+        let line = channel + u32(iy) * args.in_x;
+        let weight_row = weight_channel + i32(ky) * args.weight_tap_y;
+#if LOOP_X
+        for (var kx = 0u; kx < args.taps_x; kx++) {
+            let at = left + i32(kx * ${DILATION_X}u);
+            let tap = weight_row + i32(kx) * args.weight_tap_x;
+#else
+            let at = left;
+            let tap = weight_row;
+#endif
+#repeat i SPAN
+            let v${i} = pixel(line, at + ${i});
+#end
+#repeat k TAPS
+#repeat o TO
+            let f${k}_${o} = w[w${o} + tap + ${k} * args.weight_tap_x];
+#repeat t TX
+            sum${o}_${t} += f${k}_${o} * v${t * STRIDE_X + k * DILATION_X};
+#end
+#end
+#end
+#if LOOP_X
+        }
+#endif
+#if LOOP_Y
+        }
+#endif
+    }
+
+    let out_plane = args.out_y * args.out_x;
+    let to = (block * args.channels_out + out) * out_plane
+        + (args.first_y + row * args.step_y) * args.out_x + args.first_x + column * args.step_x;
+#repeat o TO
+    if (out + ${o}u < args.channels_out) {
+#if BIAS
+        let shift = bias[(block % args.groups) * args.channels_out + out + ${o}u];
+#else
+        let shift = 0.0;
+#endif
+#repeat t TX
+        if (column + ${t}u < args.columns) {
+            y[to + ${o}u * out_plane + ${t}u * args.step_x] = act(sum${o}_${t} + shift);
+        }
+#end
+    }
+#end
+}

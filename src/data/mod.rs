@@ -1,0 +1,9 @@
+//! Data sets on the host: parsing files, drawing batches. Knows no graph and no GPU.
+
+mod batches;
+mod idx;
+mod mnist;
+
+pub use batches::{Batches, Order};
+pub use idx::{Idx, MAX_IDX_BYTES, parse_idx, read_idx};
+pub use mnist::{ImageSet, Split};

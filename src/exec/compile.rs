@@ -1,0 +1,244 @@
+//! From a plan to a program.
+
+use std::sync::Arc;
+
+use super::{IN_FLIGHT, Program, Ready, run::Readback};
+use crate::gpu::{Gpu, Kernel, KernelKey};
+use crate::graph::{Access, Graph, Tensor};
+use crate::params::Params;
+use crate::plan::{ArenaMap, Plan, PlanOptions, Role, Slice};
+use crate::{Error, Result};
+
+impl Graph {
+    /// Compiles a program that computes `outputs` and carries out the graph's
+    /// assignments. Errors: the first wrong shape on the way to the outputs, a limit
+    /// of the device, a shader that does not compile, memory.
+    pub fn compile(&self, gpu: &Gpu, params: &Params, outputs: &[&Tensor]) -> Result<Program> {
+        self.compile_with(gpu, &[params], outputs, &PlanOptions::default())
+    }
+
+    /// Compiles a program that computes `outputs` and assigns nothing.
+    pub fn compile_pure(&self, gpu: &Gpu, params: &Params, outputs: &[&Tensor]) -> Result<Program> {
+        let options = PlanOptions {
+            updates: false,
+            ..Default::default()
+        };
+        self.compile_with(gpu, &[params], outputs, &options)
+    }
+
+    /// Compiles with parameters of several sets and with planning options.
+    pub fn compile_with(
+        &self,
+        gpu: &Gpu,
+        params: &[&Params],
+        outputs: &[&Tensor],
+        options: &PlanOptions,
+    ) -> Result<Program> {
+        let maps: Vec<ArenaMap> = params.iter().map(|p| arena_map(p)).collect();
+        let plan = Plan::new(self, outputs, &maps, gpu.profile(), options)?;
+        Program::new(gpu, plan, params)
+    }
+}
+
+/// Where the parameters of a set live, for [`Plan::new`].
+pub fn arena_map(params: &Params) -> ArenaMap {
+    let layout = params.layout();
+    ArenaMap {
+        set: layout.set,
+        params: layout.params.iter().map(|p| (p.arena, p.offset)).collect(),
+        arenas: layout.arenas.iter().map(|a| a.len).collect(),
+    }
+}
+
+impl Program {
+    /// Makes the GPU objects for a plan.
+    pub fn new(gpu: &Gpu, plan: Plan, params: &[&Params]) -> Result<Program> {
+        let mut buffers = Vec::with_capacity(plan.buffers.len());
+        let mut input_buffer = None;
+        for (i, planned) in plan.buffers.iter().enumerate() {
+            let buffer = match &planned.role {
+                Role::Arena { set, index } => {
+                    let owner = params.iter().find(|p| p.id() == *set).ok_or_else(|| {
+                        Error::Graph("the plan uses parameters of a set that was not given".into())
+                    })?;
+                    let arenas = owner.buffers(gpu)?;
+                    arenas.get(*index).cloned().ok_or_else(|| {
+                        Error::Graph("the plan uses an arena that does not exist".into())
+                    })?
+                }
+                role => {
+                    let label = match role {
+                        Role::Inputs => "inputs",
+                        Role::Constants => "constants",
+                        Role::Packed => "packed gradients",
+                        _ => "temporary",
+                    };
+                    gpu.buffer(label, planned.bytes)?
+                }
+            };
+            match planned.role {
+                Role::Inputs => input_buffer = Some(i),
+                Role::Constants => gpu.write(&buffer, 0, bytemuck::cast_slice(&plan.constants))?,
+                _ => {}
+            }
+            buffers.push(buffer);
+        }
+        let keys = kernel_keys(&plan, gpu.profile().immediates)?;
+        let kernels = gpu.kernels(&keys)?;
+        let mut steps = Vec::with_capacity(plan.steps.len());
+        for (i, (kernel, key)) in kernels.into_iter().zip(&keys).enumerate() {
+            steps.push(ready(gpu, &plan, i, kernel, key, &buffers)?);
+        }
+        let bytes = plan.outputs.iter().map(|(s, _)| s.bytes).sum();
+        let readback = (0..IN_FLIGHT)
+            .map(|_| Readback::new(gpu, bytes))
+            .collect::<Result<_>>()?;
+        let input_bytes = input_buffer.map_or(0, |b| plan.buffers[b].bytes as usize);
+        Ok(Program {
+            gpu: gpu.clone(),
+            steps,
+            buffers,
+            host_inputs: vec![0; input_bytes],
+            input_buffer,
+            given: vec![false; plan.inputs.len()],
+            seed: params.first().map_or(0, |p| p.seed()),
+            random_step: 0,
+            external_inputs: Vec::new(),
+            external_outputs: Vec::new(),
+            readback,
+            runs: 0,
+            plan,
+        })
+    }
+
+    /// Makes the bind group of step `i` anew, after a buffer was replaced.
+    pub(super) fn rebind(&mut self, i: usize) -> Result<()> {
+        let entries: Vec<(wgpu::Buffer, u64, u64)> = self.plan.steps[i]
+            .bindings
+            .iter()
+            .map(|(slice, _)| self.locate(slice))
+            .collect();
+        let step = &self.steps[i];
+        let group = bind(&self.gpu, &step.layout, &entries, step.uniform.as_ref())?;
+        self.steps[i].bind_group = group;
+        Ok(())
+    }
+
+    /// The buffer behind a slice: the program's own, or the caller's for inputs
+    /// that were bound.
+    fn locate(&self, slice: &Slice) -> (wgpu::Buffer, u64, u64) {
+        for (input, buffer, offset) in &self.external_inputs {
+            let planned = self.plan.inputs[*input].offset;
+            if Some(slice.buffer) == self.input_buffer && slice.offset == planned {
+                return (buffer.clone(), *offset, slice.bytes);
+            }
+        }
+        (
+            self.buffers[slice.buffer].clone(),
+            slice.offset,
+            slice.bytes,
+        )
+    }
+}
+
+/// The preprocessed kernels of a plan's steps. Equal kernels share one key.
+pub fn kernel_texts(plan: &Plan, immediate_bytes: u32) -> Result<Vec<String>> {
+    Ok(kernel_keys(plan, immediate_bytes)?
+        .iter()
+        .map(|k| k.text.clone())
+        .collect())
+}
+
+fn kernel_keys(plan: &Plan, immediate_bytes: u32) -> Result<Vec<Arc<KernelKey>>> {
+    plan.steps
+        .iter()
+        .map(|step| {
+            let read_only = step
+                .bindings
+                .iter()
+                .map(|(_, a)| *a == Access::Read)
+                .collect();
+            KernelKey::new(
+                &step.kernel,
+                &step.source,
+                &step.defines,
+                read_only,
+                step.args.len(),
+                immediate_bytes,
+            )
+            .map(Arc::new)
+        })
+        .collect()
+}
+
+fn ready(
+    gpu: &Gpu,
+    plan: &Plan,
+    i: usize,
+    kernel: Kernel,
+    key: &KernelKey,
+    buffers: &[wgpu::Buffer],
+) -> Result<Ready> {
+    let step = &plan.steps[i];
+    let words: Vec<u8> = bytemuck::cast_slice(&step.args).to_vec();
+    let uniform = match key.uses_uniform() {
+        true => {
+            // Uniform structs are padded to 16 bytes.
+            let mut padded = words.clone();
+            padded.resize(words.len().next_multiple_of(16), 0);
+            let usage = wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST;
+            let buffer = gpu.buffer_with("args", padded.len() as u64, usage)?;
+            gpu.write(&buffer, 0, &padded)?;
+            Some(buffer)
+        }
+        false => None,
+    };
+    let entries: Vec<(wgpu::Buffer, u64, u64)> = step
+        .bindings
+        .iter()
+        .map(|(s, _)| (buffers[s.buffer].clone(), s.offset, s.bytes))
+        .collect();
+    let bind_group = bind(gpu, &kernel.layout, &entries, uniform.as_ref())?;
+    Ok(Ready {
+        pipeline: kernel.pipeline,
+        layout: kernel.layout,
+        bind_group,
+        uniform,
+        immediates: if key.immediates { words } else { Vec::new() },
+        grid: step.grid,
+    })
+}
+
+fn bind(
+    gpu: &Gpu,
+    layout: &wgpu::BindGroupLayout,
+    slices: &[(wgpu::Buffer, u64, u64)],
+    uniform: Option<&wgpu::Buffer>,
+) -> Result<wgpu::BindGroup> {
+    let mut entries: Vec<wgpu::BindGroupEntry<'_>> = slices
+        .iter()
+        .enumerate()
+        .map(|(i, (buffer, offset, bytes))| wgpu::BindGroupEntry {
+            binding: i as u32,
+            resource: wgpu::BindingResource::Buffer(wgpu::BufferBinding {
+                buffer,
+                offset: *offset,
+                size: std::num::NonZeroU64::new(bytes.next_multiple_of(4)),
+            }),
+        })
+        .collect();
+    if let Some(uniform) = uniform {
+        entries.push(wgpu::BindGroupEntry {
+            binding: slices.len() as u32,
+            resource: uniform.as_entire_binding(),
+        });
+    }
+    gpu.count_object();
+    gpu.scoped(0, || {
+        gpu.device().create_bind_group(&wgpu::BindGroupDescriptor {
+            label: None,
+            layout,
+            entries: &entries,
+        })
+    })
+}

@@ -1,0 +1,159 @@
+//! The direct convolution kernel: what convolutions and their gradients by the
+//! input have in common once they are lowered.
+
+use super::Activation;
+use crate::Result;
+use crate::device::DeviceClass;
+use crate::graph::{Lower, Slot};
+
+const SHADER: &str = include_str!("../../shaders/conv2d.wgsl");
+
+/// A stride, dilation and padding convolution from input 0 with the weights of
+/// input 1 (any order of their axes, either direction of taps) to a lattice of
+/// pixels of output 0. Axes are vertical, horizontal; channels are per group.
+pub(crate) struct Direct {
+    pub name: &'static str,
+    pub n: usize,
+    pub groups: usize,
+    pub channels_in: usize,
+    pub channels_out: usize,
+    pub input: [usize; 2],
+    pub output: [usize; 2],
+    /// Pixels that are computed, the first of them and the steps between them.
+    pub count: [usize; 2],
+    pub first: [usize; 2],
+    pub step: [usize; 2],
+    pub taps: [usize; 2],
+    pub stride: [usize; 2],
+    pub dilation: [usize; 2],
+    pub before: [isize; 2],
+    /// Offset of the first weight, and weights between groups, channels and taps.
+    pub weight_first: usize,
+    pub weight_group: usize,
+    pub weight_out: usize,
+    pub weight_in: usize,
+    pub weight_tap: [isize; 2],
+    pub activation: Activation,
+}
+
+/// Longest row of input values that is written out; unused ones cost nothing.
+const WIDEST: usize = 64;
+
+/// The smallest tile of at most `most` that covers `extent` in as few tiles.
+pub(crate) fn even_tile(extent: usize, most: usize) -> usize {
+    extent.div_ceil(extent.div_ceil(most).max(1)).max(1)
+}
+
+/// How many of `taps` are unrolled: all, or one at a time where the kernel's text
+/// or the row of input values would grow too long. With it, the length of that row
+/// for `tile` pixels (which may shrink to one).
+pub(crate) fn unroll(
+    taps: usize,
+    tile: usize,
+    stride: usize,
+    dilation: usize,
+) -> (usize, usize, usize) {
+    let span = |tile: usize, taps: usize| (tile - 1) * stride + (taps - 1) * dilation + 1;
+    let all = if (1..=7).contains(&taps) { taps } else { 1 };
+    for (tile, taps) in [(tile, all), (tile, 1), (1, all)] {
+        if span(tile, taps) <= WIDEST {
+            return (tile, taps, span(tile, taps));
+        }
+    }
+    (1, 1, 1)
+}
+
+impl Direct {
+    pub fn lower(&self, cx: &mut Lower<'_>) -> Result<()> {
+        let bias = cx.inputs() > 2;
+        let (tile, unrolled, span) = unroll(
+            self.taps[1],
+            even_tile(self.count[1], 4),
+            self.stride[1],
+            self.dilation[1],
+        );
+        let tiles_x = self.count[1].div_ceil(tile);
+        let pixels = self.n * self.groups * self.count[0] * tiles_x;
+        // A software adapter wants few loads, a GPU wants enough invocations.
+        let software = cx.device().class == DeviceClass::Software;
+        let most = if software || pixels * self.channels_out.div_ceil(8) >= 1 << 15 {
+            8
+        } else {
+            4
+        };
+        let tile_out = even_tile(self.channels_out, most);
+        let tiles_out = self.channels_out.div_ceil(tile_out);
+        let total = pixels * tiles_out;
+        // A lattice point without any tap still gets its bias.
+        let depth = match self.taps {
+            [0, _] | [_, 0] => 0,
+            _ => self.channels_in,
+        };
+        let reach = (self.count[1] - 1) * self.stride[1]
+            + self.taps[1].saturating_sub(1) * self.dilation[1];
+        let padded =
+            self.before[1] > 0 || reach as isize - self.before[1] >= self.input[1] as isize;
+        let loop_x = unrolled != self.taps[1];
+        let loop_y = self.taps[0] != 1;
+        let per_row = 1 + if loop_x { self.taps[1] } else { 0 };
+        let per_channel = 1 + if loop_x || loop_y {
+            self.taps[0] * per_row
+        } else {
+            0
+        };
+        let mut kernel = cx
+            .kernel(self.name, SHADER)
+            .variant(format!("registers {tile_out}x{tile}"))
+            .define("TO", tile_out)
+            .define("TX", tile)
+            .define("TAPS", unrolled)
+            .define("SPAN", span)
+            .define("STRIDE_X", self.stride[1])
+            .define("DILATION_X", self.dilation[1])
+            .define("LOOP_X", loop_x as u32)
+            .define("LOOP_Y", loop_y as u32)
+            .define("PADDED", padded as u32)
+            .define("BIAS", bias as u32)
+            .arg(total)
+            .arg(tiles_x)
+            .arg(self.count[0])
+            .arg(self.count[1])
+            .arg(tiles_out)
+            .arg(self.groups)
+            .arg(self.channels_out)
+            .arg(self.channels_in)
+            .arg(depth)
+            .arg(self.input[0])
+            .arg(self.input[1])
+            .arg(self.output[0])
+            .arg(self.output[1])
+            .arg(self.first[0])
+            .arg(self.first[1])
+            .arg(self.step[0])
+            .arg(self.step[1])
+            .arg(self.taps[0])
+            .arg(self.taps[1])
+            .arg(self.stride[0])
+            .arg(self.dilation[0])
+            .arg_i32(self.before[0])
+            .arg_i32(self.before[1])
+            .arg(self.weight_first)
+            .arg(self.weight_group)
+            .arg(self.weight_out)
+            .arg(self.weight_in)
+            .arg_i32(self.weight_tap[0])
+            .arg_i32(self.weight_tap[1])
+            .read(Slot::In(0))
+            .read(Slot::In(1));
+        kernel = self.activation.define(kernel);
+        if bias {
+            kernel = kernel.read(Slot::In(2));
+        }
+        let outputs = self.n * self.groups * self.channels_out * self.count[0] * self.count[1];
+        kernel
+            .write(Slot::Out(0))
+            .flops(2 * outputs * self.channels_in * self.taps[0] * self.taps[1])
+            .trips(depth * per_channel)
+            .threads(total, 64)
+    }
+}

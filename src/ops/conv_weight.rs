@@ -1,0 +1,181 @@
+//! The gradient of a convolution by its weight: a reduction over all pixels of all
+//! samples, split into chunks whose sums are added in a fixed order.
+
+use super::conv::{Conv, Dims, Window, extents, four};
+use super::conv_direct::{even_tile, unroll};
+use super::conv_input::ConvInput;
+use crate::device::{DeviceClass, LOOP_BUDGET};
+use crate::graph::{Array, Lower, Op, Slot, Spec, Tensor, Vjp};
+use crate::{Error, Result, Shape};
+
+const SHADER: &str = include_str!("../../shaders/conv2d_weight.wgsl");
+const SUM: &str = include_str!("../../shaders/sum_chunks.wgsl");
+
+/// `dweight[o, c, k] = sum over n, i of dy[n, o, i] x[n, c, stride i + dilation k -
+/// before]`: inputs `x [N, C, H, W]` and `dy [N, O, P, Q]`, output `[O, C / groups,
+/// kh, kw]`.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ConvWeight {
+    pub window: Window,
+    /// `kh`, `kw`: several kernels may give the same output size.
+    pub kernel: [usize; 2],
+}
+
+impl ConvWeight {
+    const NAME: &'static str = "conv2d_weight";
+
+    /// The gradient by a weight of the shape `like`.
+    #[track_caller]
+    pub fn gradient(window: Window, x: &Tensor, dy: &Tensor, like: &Shape) -> Tensor {
+        let [_, _, kh, kw] = extents(like);
+        let kernel = [kh, kw];
+        x.graph().push1(ConvWeight { window, kernel }, &[x, dy])
+    }
+
+    fn dims(&self, x: &Spec, dy: &Spec) -> Result<Dims> {
+        let x = four(Self::NAME, "the input", x)?;
+        let dy = four(Self::NAME, "the upstream gradient", dy)?;
+        self.window.check(Self::NAME)?;
+        let [kh, kw] = self.kernel;
+        let weight = [dy[1], x[1] / self.window.groups, kh, kw];
+        let d = self.window.dims(Self::NAME, x, weight)?;
+        if [d.n, d.o, d.output[0], d.output[1]] != dy {
+            return Err(Error::shape(
+                Self::NAME,
+                format!(
+                    "the upstream gradient must be {:?}, it is {dy:?}",
+                    [d.n, d.o, d.output[0], d.output[1]]
+                ),
+            ));
+        }
+        Ok(d)
+    }
+}
+
+impl Op for ConvWeight {
+    fn name(&self) -> &'static str {
+        Self::NAME
+    }
+
+    fn infer(&self, inputs: &[&Spec]) -> Result<Vec<Spec>> {
+        let d = self.dims(inputs[0], inputs[1])?;
+        Ok(vec![Spec::f32([d.o, d.cg, d.kernel[0], d.kernel[1]])])
+    }
+
+    fn reference(&self, inputs: &[&Array]) -> Result<Vec<Array>> {
+        let (x, dy) = (inputs[0], inputs[1]);
+        let d = self.dims(&Spec::f32(&x.shape), &Spec::f32(&dy.shape))?;
+        let mut grad = Array::zeros([d.o, d.cg, d.kernel[0], d.kernel[1]]);
+        self.window.each_product(&d, |ix, iw, iy| {
+            grad.data[iw] += x.data[ix] * dy.data[iy];
+        });
+        Ok(vec![grad])
+    }
+
+    fn vjp(&self, cx: &mut Vjp<'_>) -> Result<()> {
+        let weight = cx.grad(0);
+        let (x, dy) = (cx.input(0).clone(), cx.input(1).clone());
+        if cx.needs(0) {
+            cx.set(0, ConvInput::gradient(self.window, &dy, &weight, x.shape()));
+        }
+        if cx.needs(1) {
+            cx.set(1, Conv::plain(self.window, &x, &weight));
+        }
+        Ok(())
+    }
+
+    fn lower(&self, cx: &mut Lower<'_>) -> Result<()> {
+        let mut d = self.dims(cx.input(0), cx.input(1))?;
+        if d.is_pointwise(&self.window) && d.input[1] < 16 && d.input[0] * d.input[1] <= 1 << 12 {
+            (d.input, d.output) = ([1, d.input[0] * d.input[1]], [1, d.output[0] * d.output[1]]);
+        }
+        let (tile, unrolled, span) = unroll(
+            d.kernel[1],
+            even_tile(d.output[1], 4),
+            self.window.stride[1],
+            self.window.dilation[1],
+        );
+        // Enough sums per invocation to make up for the loads, few enough for registers.
+        let (most_out, most_in) = match unrolled {
+            1 => (8, 4),
+            2 | 3 => (4, 4),
+            4 | 5 => (4, 2),
+            _ => (4, 1),
+        };
+        let (tile_out, tile_in) = (even_tile(d.og, most_out), even_tile(d.cg, most_in));
+        let (tiles_out, tiles_in) = (d.og.div_ceil(tile_out), d.cg.div_ceil(tile_in));
+        let blocks = d.kernel[1] / unrolled;
+        let tiles = self.window.groups * tiles_out * tiles_in * d.kernel[0] * blocks;
+        let weights = d.o * d.cg * d.kernel[0] * d.kernel[1];
+
+        let rows = d.n * d.output[0];
+        let per_row = 1 + d.output[1].div_ceil(tile);
+        let wanted = match cx.device().class {
+            DeviceClass::Software => 1 << 10,
+            _ => 1 << 14,
+        };
+        // At most 16 MiB of partial sums, unless the loop budget asks for more.
+        let chunks = (wanted / tiles).min((4 << 20) / weights).clamp(1, rows);
+        let longest = (LOOP_BUDGET as usize / per_row).max(1);
+        let rows_per_chunk = rows.div_ceil(chunks).min(longest);
+        let chunks = rows.div_ceil(rows_per_chunk);
+
+        let reach =
+            (d.output[1] - 1) * self.window.stride[1] + (d.kernel[1] - 1) * self.window.dilation[1];
+        let before = self.window.before;
+        let padded = before[1] > 0 || reach as isize - before[1] >= d.input[1] as isize;
+        let target = if chunks > 1 {
+            cx.scratch((chunks * weights * 4) as u64)
+        } else {
+            Slot::Out(0)
+        };
+        cx.kernel("conv2d_weight", SHADER)
+            .variant(format!(
+                "registers {tile_out}x{tile_in}x{unrolled}, {chunks} chunks"
+            ))
+            .define("TO", tile_out)
+            .define("TC", tile_in)
+            .define("TX", tile)
+            .define("TAPS", unrolled)
+            .define("SPAN", span)
+            .define("STRIDE_X", self.window.stride[1])
+            .define("DILATION_X", self.window.dilation[1])
+            .define("PADDED", padded as u32)
+            .define("RAGGED", !d.output[1].is_multiple_of(tile) as u32)
+            .arg(tiles * chunks)
+            .arg(blocks)
+            .arg(d.kernel[0])
+            .arg(tiles_in)
+            .arg(tiles_out)
+            .arg(self.window.groups)
+            .arg(d.og)
+            .arg(d.cg)
+            .arg(rows)
+            .arg(rows_per_chunk)
+            .arg(d.output[0])
+            .arg(d.output[1])
+            .arg(d.input[0])
+            .arg(d.input[1])
+            .arg(self.window.stride[0])
+            .arg(self.window.dilation[0])
+            .arg_i32(before[0])
+            .arg_i32(before[1])
+            .read(Slot::In(0))
+            .read(Slot::In(1))
+            .write(target)
+            .flops(2 * rows * d.output[1] * weights)
+            .trips(rows_per_chunk * per_row)
+            .threads(tiles * chunks, 64)?;
+        if chunks > 1 {
+            cx.kernel("sum_chunks", SUM)
+                .arg(weights)
+                .arg(chunks)
+                .read(target)
+                .write(Slot::Out(0))
+                .flops(weights * chunks)
+                .trips(chunks)
+                .threads(weights, 64)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,168 @@
+//! Ops that change gradients and leave values alone: stop_gradient,
+//! straight_through, and gradients given by the caller.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::graph::{Array, Kind, Lower, Op, Spec, Tensor, Vjp};
+use crate::{Error, Result};
+
+/// The same value; gradients end here.
+#[derive(Debug)]
+struct StopGradient;
+
+impl Op for StopGradient {
+    fn name(&self) -> &'static str {
+        "stop_gradient"
+    }
+
+    fn infer(&self, inputs: &[&Spec]) -> Result<Vec<Spec>> {
+        Ok(vec![inputs[0].clone()])
+    }
+
+    fn reference(&self, inputs: &[&Array]) -> Result<Vec<Array>> {
+        Ok(vec![inputs[0].clone()])
+    }
+
+    fn stops_gradient(&self) -> bool {
+        true
+    }
+
+    fn lower(&self, _: &mut Lower<'_>) -> Result<()> {
+        Ok(())
+    }
+
+    fn kind(&self) -> Kind<'_> {
+        Kind::Alias
+    }
+}
+
+/// The value of input 0 with the gradient of input 1.
+#[derive(Debug)]
+struct StraightThrough;
+
+impl Op for StraightThrough {
+    fn name(&self) -> &'static str {
+        "straight_through"
+    }
+
+    fn infer(&self, inputs: &[&Spec]) -> Result<Vec<Spec>> {
+        if inputs[0] != inputs[1] {
+            return Err(Error::shape(
+                self.name(),
+                format!("the value is {:?}, the tensor {:?}", inputs[0], inputs[1]),
+            ));
+        }
+        Ok(vec![inputs[0].clone()])
+    }
+
+    fn reference(&self, inputs: &[&Array]) -> Result<Vec<Array>> {
+        Ok(vec![inputs[0].clone()])
+    }
+
+    fn vjp(&self, cx: &mut Vjp<'_>) -> Result<()> {
+        let dy = cx.grad(0);
+        cx.set(1, dy);
+        Ok(())
+    }
+
+    fn lower(&self, _: &mut Lower<'_>) -> Result<()> {
+        Ok(())
+    }
+
+    fn kind(&self) -> Kind<'_> {
+        Kind::Alias
+    }
+}
+
+type Rule = dyn Fn(&[Tensor], &Tensor, &Tensor) -> Vec<Tensor> + Send + Sync;
+
+/// The value of input 0; its gradient goes to the other inputs by `rule`.
+struct CustomGradient {
+    /// Closures cannot be compared: every one is its own op.
+    id: u64,
+    rule: Arc<Rule>,
+}
+
+impl std::fmt::Debug for CustomGradient {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "CustomGradient({})", self.id)
+    }
+}
+
+impl Op for CustomGradient {
+    fn name(&self) -> &'static str {
+        "custom_gradient"
+    }
+
+    fn infer(&self, inputs: &[&Spec]) -> Result<Vec<Spec>> {
+        Ok(vec![inputs[0].clone()])
+    }
+
+    fn reference(&self, inputs: &[&Array]) -> Result<Vec<Array>> {
+        Ok(vec![inputs[0].clone()])
+    }
+
+    fn vjp(&self, cx: &mut Vjp<'_>) -> Result<()> {
+        let inputs: Vec<Tensor> = (1..cx.inputs()).map(|i| cx.input(i).clone()).collect();
+        let grads = (self.rule)(&inputs, cx.output(0), &cx.grad(0));
+        if grads.len() != inputs.len() {
+            return Err(Error::Graph(format!(
+                "custom_gradient: {} gradients were returned for {} inputs",
+                grads.len(),
+                inputs.len()
+            )));
+        }
+        for (i, grad) in grads.into_iter().enumerate() {
+            if cx.needs(i + 1) {
+                cx.set(i + 1, grad);
+            }
+        }
+        Ok(())
+    }
+
+    fn lower(&self, _: &mut Lower<'_>) -> Result<()> {
+        Ok(())
+    }
+
+    fn kind(&self) -> Kind<'_> {
+        Kind::Alias
+    }
+}
+
+impl Tensor {
+    /// The same value, through which no gradient flows.
+    #[track_caller]
+    pub fn stop_gradient(&self) -> Tensor {
+        self.graph().push1(StopGradient, &[self])
+    }
+
+    /// `value`, but gradients go to `self` as if nothing had been done to it
+    /// (rounding, quantisation). Error: shape or type of the two differ.
+    #[track_caller]
+    pub fn straight_through(&self, value: &Tensor) -> Tensor {
+        self.graph().push1(StraightThrough, &[value, self])
+    }
+
+    /// `output`, but the gradients by `inputs` are those that `rule` returns, in
+    /// place of the recorded ones.
+    ///
+    /// `rule(inputs, output, gradient by output)` builds one gradient per input, of
+    /// that input's shape, with tensor ops. Nothing flows to tensors on the way that
+    /// are not among `inputs`.
+    #[track_caller]
+    pub fn with_gradient(
+        inputs: &[&Tensor],
+        output: &Tensor,
+        rule: impl Fn(&[Tensor], &Tensor, &Tensor) -> Vec<Tensor> + Send + Sync + 'static,
+    ) -> Tensor {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let op = CustomGradient {
+            id: NEXT.fetch_add(1, Ordering::Relaxed),
+            rule: Arc::new(rule),
+        };
+        let mut all = vec![output];
+        all.extend(inputs);
+        output.graph().push1(op, &all)
+    }
+}

@@ -1,0 +1,140 @@
+//! Saving and loading the parameters of a set.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use super::file::{self, Precision, Record, WeightsFile, weights};
+use super::{Param, Params};
+use crate::Result;
+
+/// Tensors of a checkpoint that accompany parameters (optimiser moments) begin with
+/// this; parameter names have no slash. A checkpoint can be loaded as weights.
+pub(crate) const COMPANION: &str = "arena/";
+
+/// Whether names and shapes must match exactly.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Strict {
+    /// Every parameter in the file, nothing else in it, all shapes equal.
+    Yes,
+    /// Loads what fits and reports the rest.
+    No,
+}
+
+/// What a load did.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct LoadReport {
+    /// Loaded names.
+    pub loaded: Vec<String>,
+    /// In the set, not in the file; these keep their values.
+    pub missing: Vec<String>,
+    /// In the file, not in the set.
+    pub unexpected: Vec<String>,
+    /// In both, but of another shape or type, with the detail.
+    pub mismatched: Vec<(String, String)>,
+}
+
+impl Params {
+    /// Saves all parameters and states below this handle's prefix (names in the
+    /// file are relative to it). The file is replaced atomically. Errors: values
+    /// that are not finite or do not fit the precision; writing fails.
+    pub fn save(&self, path: impl AsRef<Path>, precision: Precision) -> Result<()> {
+        let metadata = HashMap::from([("format".into(), "flowgrad".into())]);
+        file::write(path.as_ref(), self.records("")?, metadata, precision)
+    }
+
+    /// Loads parameters and states below this handle's prefix. Nothing changes
+    /// unless the whole file is good. Errors: a file that is not safetensors,
+    /// truncated or damaged; values that are not finite; with [`Strict::Yes`]
+    /// anything missing, unexpected or of another shape.
+    pub fn load(&self, path: impl AsRef<Path>, strict: Strict) -> Result<LoadReport> {
+        let path = path.as_ref();
+        let mut file = WeightsFile::open(path)?;
+        let (report, found) = self.match_file(&file, "");
+        if strict == Strict::Yes {
+            report.demand_all(path)?;
+        }
+        let values = found
+            .iter()
+            .map(|(_, name)| file.read(name))
+            .collect::<Result<Vec<_>>>()?;
+        for ((param, _), values) in found.iter().zip(&values) {
+            param.set(values)?;
+        }
+        Ok(report)
+    }
+
+    /// All values, named `prefix` + name below this handle.
+    pub(crate) fn records(&self, prefix: &str) -> Result<Vec<Record>> {
+        let skip = self.prefix.len();
+        let record = |param: Param| {
+            Ok(Record {
+                name: format!("{prefix}{}", &param.name()[skip..]),
+                shape: param.shape().dims().to_vec(),
+                values: param.get()?,
+            })
+        };
+        self.all().into_iter().map(record).collect()
+    }
+
+    /// Compares the set with those tensors of a file that begin with `prefix`:
+    /// the report, and the parameters to load with their names in the file.
+    pub(crate) fn match_file(
+        &self,
+        file: &WeightsFile,
+        prefix: &str,
+    ) -> (LoadReport, Vec<(Param, String)>) {
+        let skip = self.prefix.len();
+        let mut report = LoadReport::default();
+        let mut found = Vec::new();
+        for param in self.all() {
+            let name = param.name()[skip..].to_string();
+            let in_file = format!("{prefix}{name}");
+            match file.shape(&in_file) {
+                None => report.missing.push(name),
+                Some(shape) if shape != param.shape().dims() => {
+                    let detail = format!("{shape:?} in the file, {:?} here", param.shape());
+                    report.mismatched.push((name, detail));
+                }
+                Some(_) if !file.is_float(&in_file) => {
+                    report
+                        .mismatched
+                        .push((name, "its elements are not floats".into()));
+                }
+                Some(_) => {
+                    report.loaded.push(name);
+                    found.push((param, in_file));
+                }
+            }
+        }
+        let known = |name: &str| self.find(name).is_ok();
+        report.unexpected = file
+            .names()
+            .into_iter()
+            .filter_map(|name| Some(name.strip_prefix(prefix)?.to_string()))
+            .filter(|name| !known(name) && !name.starts_with(COMPANION))
+            .collect();
+        (report, found)
+    }
+}
+
+impl LoadReport {
+    /// An error unless everything was there and fitted.
+    pub(crate) fn demand_all(&self, path: &Path) -> Result<()> {
+        let (tensor, what) = if let Some((name, detail)) = self.mismatched.first() {
+            (name, detail.clone())
+        } else if let Some(name) = self.missing.first() {
+            (name, "it is not in the file".into())
+        } else if let Some(name) = self.unexpected.first() {
+            (name, "it is in the file, but no parameter".into())
+        } else {
+            return Ok(());
+        };
+        let counts = format!(
+            "{what} ({} missing, {} unexpected, {} of another shape or type; `Strict::No` loads the rest)",
+            self.missing.len(),
+            self.unexpected.len(),
+            self.mismatched.len()
+        );
+        Err(weights(path, tensor, counts))
+    }
+}

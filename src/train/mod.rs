@@ -1,0 +1,5 @@
+//! Training: checkpoints.
+
+mod checkpoint;
+
+pub use checkpoint::Checkpoint;
