@@ -69,7 +69,9 @@ impl Progress {
             });
         }
         let message = || {
-            let loss = self.smooth.map_or(String::new(), |l| format!("loss {l:.4}  "));
+            let loss = self
+                .smooth
+                .map_or(String::new(), |l| format!("loss {l:.4}  "));
             let passed = now.duration_since(first.1).as_secs_f64();
             let rate = if done > first.0 && passed > 0.0 {
                 (done - first.0) as f64 / passed
@@ -81,7 +83,10 @@ impl Progress {
         if self.terminal {
             self.bar.set_message(message().0);
             self.bar.set_position(done as u64);
-        } else if self.line.is_none_or(|t| now.duration_since(t) >= LINE_EVERY) || done >= self.total
+        } else if self
+            .line
+            .is_none_or(|t| now.duration_since(t) >= LINE_EVERY)
+            || done >= self.total
         {
             let (text, rate) = message();
             let left = self.total.saturating_sub(done) as f64 / rate.max(1e-9);
