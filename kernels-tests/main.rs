@@ -1,14 +1,19 @@
 //! All tests that need graphs and kernels: one binary, because every binary
 //! pays for its own device and its own linking. One module per op family.
 
+mod codebook;
 mod conv;
+mod data;
+mod exec;
+mod gather;
 mod matmul;
+mod norm;
+mod optim;
+mod params;
 mod pointwise;
 mod pool;
-mod codebook;
-mod matmul;
-mod pointwise;
 mod random;
+mod reduce;
 mod support;
 mod tape;
 mod vectors;

@@ -29,7 +29,9 @@ fn draw(random: (u64, u32), build: impl Fn(&Graph) -> Tensor) -> Array {
         random,
         ..Feed::default()
     };
-    evaluate(&[&y], &feed).expect("random numbers").swap_remove(0)
+    evaluate(&[&y], &feed)
+        .expect("random numbers")
+        .swap_remove(0)
 }
 
 #[test]
@@ -47,7 +49,12 @@ fn bits_and_uniforms_are_exact_on_the_gpu() {
     // The radius of Box and Muller near zero is as good as the adapter's logarithm.
     let tol = Tol::rel(1e-5).no_grad();
     check_op("normal", &[], |g, _| vec![g.normal([3, 667])], tol);
-    check_op("two streams", &[], |g, _| vec![g.uniform([9]), g.uniform([9])], exact);
+    check_op(
+        "two streams",
+        &[],
+        |g, _| vec![g.uniform([9]), g.uniform([9])],
+        exact,
+    );
 }
 
 #[test]
@@ -75,7 +82,12 @@ fn moments(a: &Array) -> [f64; 4] {
     let mean = a.data.iter().sum::<f64>() / n;
     let about = |p: i32| a.data.iter().map(|v| (v - mean).powi(p)).sum::<f64>() / n;
     let std = about(2).sqrt();
-    [mean, about(2), about(3) / std.powi(3), about(4) / std.powi(4)]
+    [
+        mean,
+        about(2),
+        about(3) / std.powi(3),
+        about(4) / std.powi(4),
+    ]
 }
 
 #[test]

@@ -28,9 +28,13 @@ fn permutations() {
     check("transpose", &[5, 7], |x| x.transpose(0, 1));
     check("nchw to nhwc", &[2, 3, 5, 4], |x| x.permute(&[0, 2, 3, 1]));
     check("reversed", &[2, 3, 5, 4], |x| x.permute(&[3, 2, 1, 0]));
-    check("axes that move together", &[2, 3, 5, 4, 3], |x| x.permute(&[2, 3, 0, 1, 4]));
+    check("axes that move together", &[2, 3, 5, 4, 3], |x| {
+        x.permute(&[2, 3, 0, 1, 4])
+    });
     check("squeeze 2x2", &[2, 3, 4, 6], |x| {
-        x.reshape([2, 3, 2, 2, 3, 2]).permute(&[0, 1, 3, 5, 2, 4]).reshape([2, 12, 2, 3])
+        x.reshape([2, 3, 2, 2, 3, 2])
+            .permute(&[0, 1, 3, 5, 2, 4])
+            .reshape([2, 12, 2, 3])
     });
     check("nothing moves", &[1, 7, 1, 3], |x| x.permute(&[1, 0, 2, 3]));
     check("negative axes", &[2, 3, 4], |x| x.transpose(-1, -3));
@@ -54,8 +58,12 @@ fn slices_and_pads() {
         x.slice_step(2, 0, 4, 2).slice_step(3, 1, 2, 2)
     });
     check("pad", &[2, 3], |x| x.pad(&[(1, 0), (0, 2)], 7.0));
-    check("pad image", &[2, 3, 4, 5], |x| x.pad(&[(0, 0), (0, 0), (1, 2), (3, 0)], 0.0));
-    check("pad one axis", &[2, 3, 4], |x| x.pad(&[(0, 0), (2, 1), (0, 0)], 3.0));
+    check("pad image", &[2, 3, 4, 5], |x| {
+        x.pad(&[(0, 0), (0, 0), (1, 2), (3, 0)], 0.0)
+    });
+    check("pad one axis", &[2, 3, 4], |x| {
+        x.pad(&[(0, 0), (2, 1), (0, 0)], 3.0)
+    });
     check("last", &[5, 3], |x| x.slice(0, 4, 1));
 }
 
@@ -88,7 +96,9 @@ fn concats() {
         |_, x| vec![Tensor::concat(&[&x[0], &x[1], &x[2]], 1)],
         EXACT,
     );
-    let data: Vec<Data> = (0..17).map(|i| Data::f32([3, 1 + i % 4], i as u64)).collect();
+    let data: Vec<Data> = (0..17)
+        .map(|i| Data::f32([3, 1 + i % 4], i as u64))
+        .collect();
     check_op(
         "more than there are bindings",
         &data,
@@ -140,8 +150,14 @@ fn wrong_views_tell() {
         (x.broadcast_to([3]), "repeated"),
         (x.flip(&[5]), "no axis 5"),
         (x.roll(-3, 1), "no axis -3"),
-        (Tensor::concat(&[&x, &graph.input("y", [2, 2])], 0), "does not fit"),
-        (Tensor::concat(&[&x, &graph.input_u32("i", [2, 3])], 0), "do not mix"),
+        (
+            Tensor::concat(&[&x, &graph.input("y", [2, 2])], 0),
+            "does not fit",
+        ),
+        (
+            Tensor::concat(&[&x, &graph.input_u32("i", [2, 3])], 0),
+            "do not mix",
+        ),
         (Tensor::concat(&[], 0), "no tensor"),
     ] {
         let error = bad.check().expect_err(word).to_string();
@@ -155,7 +171,9 @@ fn straight_through_takes_the_value_and_passes_the_gradient() {
     let x = graph.constant([3], &[0.4, 1.6, -2.2]);
     let y = x.straight_through(&x.round());
     let loss = y.mul(&y).sum(&[], false);
-    let dx = tape::backward(&loss, &[&x]).expect("a gradient").swap_remove(0);
+    let dx = tape::backward(&loss, &[&x])
+        .expect("a gradient")
+        .swap_remove(0);
     let got = evaluate(&[&y, &dx], &Feed::default()).expect("values");
     assert_eq!(got[0].data, [0.0, 2.0, -2.0]);
     assert_eq!(got[1].data, [0.0, 4.0, -4.0]);
@@ -165,7 +183,11 @@ fn straight_through_takes_the_value_and_passes_the_gradient() {
         |_, x| vec![x[0].straight_through(&x[0].round())],
         EXACT.no_differences(),
     );
-    assert!(x.straight_through(&graph.constant([1], &[0.0])).check().is_err());
+    assert!(
+        x.straight_through(&graph.constant([1], &[0.0]))
+            .check()
+            .is_err()
+    );
 }
 
 #[test]
@@ -175,7 +197,9 @@ fn given_gradients_replace_the_recorded_ones() {
     let x = graph.constant([2], &[0.0, 4.0]);
     let y = x.sqrt().square();
     let y = Tensor::with_gradient(&[&x], &y, |_, _, dy| vec![dy.clone()]);
-    let dx = tape::backward(&y.sum(&[], false), &[&x]).expect("a gradient").swap_remove(0);
+    let dx = tape::backward(&y.sum(&[], false), &[&x])
+        .expect("a gradient")
+        .swap_remove(0);
     let got = evaluate(&[&y, &dx], &Feed::default()).expect("values");
     assert_eq!(got[0].data, [0.0, 4.0]);
     assert_eq!(got[1].data, [1.0, 1.0]);

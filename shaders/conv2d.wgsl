@@ -83,7 +83,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
     let top = i32(row * args.stride_y) - args.before_y;
     let left = i32(column * ${STRIDE_X}u) - args.before_x;
     let plane = args.in_y * args.in_x;
-    let from = block * args.channels_in * plane;
+    let start = block * args.channels_in * plane;
     let weights = args.weight_first + (block % args.groups) * args.weight_group;
     // Channels past the end repeat the last one; they are not stored.
 #repeat o TO
@@ -94,7 +94,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
 #end
 
     for (var c = 0u; c < args.depth; c++) {
-        let channel = from + c * plane;
+        let channel = start + c * plane;
         let weight_channel = i32(c * args.weight_in);
 #if LOOP_Y
         for (var ky = 0u; ky < args.taps_y; ky++) {

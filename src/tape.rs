@@ -115,7 +115,9 @@ pub fn backward_from(seeds: &[(Tensor, Tensor)], wrt: &[&Tensor]) -> Result<Vec<
             needs: &needs,
             result: vec![None; needs.len()],
         };
-        node.op.vjp(&mut cx).map_err(|e| recorded_at(e, node.origin))?;
+        node.op
+            .vjp(&mut cx)
+            .map_err(|e| recorded_at(e, node.origin))?;
         let result = cx.result;
         for (k, grad) in result.into_iter().enumerate() {
             let (true, Some(grad)) = (needs[k], grad) else {

@@ -3,16 +3,17 @@
 //! [`crate::Tensor`] methods. Ops know the graph and nothing above it.
 
 mod batch_norm;
-mod cumsum;
-mod gather;
+mod codebook;
+mod concat;
 mod conv;
 mod conv_direct;
 mod conv_input;
 mod conv_transpose;
 mod conv_weight;
-mod codebook;
-mod concat;
+mod cumsum;
+mod gather;
 mod gradient;
+mod loss;
 mod matmul;
 mod max_pool;
 mod pack;
@@ -29,6 +30,7 @@ mod view;
 
 pub use conv::ConvParams;
 pub use conv_transpose::ConvTransposeParams;
+pub use loss::{CrossEntropy, LossReduction};
 pub use matmul::{Activation, Matmul};
 pub use pack::Pack;
 pub use pointwise::{Func, Map};

@@ -43,7 +43,10 @@ impl Tensor {
         if !sorted.iter().copied().eq(0..rank) {
             return self.poison(Error::shape(
                 "permute",
-                format!("{axes:?} is not an order of the {rank} axes of {:?}", self.shape()),
+                format!(
+                    "{axes:?} is not an order of the {rank} axes of {:?}",
+                    self.shape()
+                ),
             ));
         }
         let shape: Vec<usize> = axes.iter().map(|a| self.shape()[*a]).collect();

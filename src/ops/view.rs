@@ -97,10 +97,7 @@ struct Run {
 
 impl Run {
     fn is_whole(&self) -> bool {
-        self.from == 0
-            && self.count == self.extent
-            && self.dilate == 1
-            && self.turn == self.extent
+        self.from == 0 && self.count == self.extent && self.dilate == 1 && self.turn == self.extent
     }
 }
 
@@ -240,11 +237,9 @@ impl Op for View {
         let kept: Vec<AxisView> = (self.axes.iter().copied())
             .filter(|a| a.source.is_some())
             .collect();
-        let axes = (0..shape.rank()).map(|i| {
-            match kept.iter().position(|a| a.source == Some(i)) {
-                Some(at) => kept[at].inverse(at),
-                None => AxisView::REPEAT,
-            }
+        let axes = (0..shape.rank()).map(|i| match kept.iter().position(|a| a.source == Some(i)) {
+            Some(at) => kept[at].inverse(at),
+            None => AxisView::REPEAT,
         });
         let outside = match self.outside {
             Outside::Fill(_) => Outside::Fill(0.0),
