@@ -39,7 +39,11 @@ fn program(
         inputs.push(param.on(&graph));
     }
     let output = build(&inputs);
-    graph.compile(gpu, &params, &[&output])
+    let mut program = graph.compile(gpu, &params, &[&output])?;
+    // What fails once fails always: better told here than measured.
+    program.step(&[])?;
+    gpu.wait()?;
+    Ok(program)
 }
 
 /// The device, or nothing where there is none: then there is nothing to measure.
