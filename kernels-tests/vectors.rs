@@ -4,6 +4,7 @@
 
 mod families;
 mod tolerance;
+mod vq;
 
 use std::collections::HashMap;
 
@@ -333,4 +334,4 @@ macro_rules! families {
     )*};
 }
 
-families!(matmul, pointwise);
+families!(matmul, pointwise, vq);
