@@ -3,10 +3,19 @@
 
 mod codebook;
 mod conv;
+mod data;
+mod exec;
+mod gather;
 mod matmul;
+mod nn;
+mod norm;
+mod optim;
+mod params;
 mod pointwise;
 mod pool;
+mod quantize;
 mod random;
+mod reduce;
 mod support;
 mod tape;
 mod vectors;

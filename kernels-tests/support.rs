@@ -6,9 +6,10 @@
 //! the GPU computes, outputs and gradients, with the interpreter.
 
 use std::collections::HashMap;
+use std::sync::OnceLock;
 
 use flowgrad::graph::{Array, Feed, evaluate};
-use flowgrad::{DType, Graph, Shape, Tensor, tape};
+use flowgrad::{DType, Gpu, Graph, Params, Result, Shape, Tensor, Value, tape};
 
 /// Deterministic numbers for tests: SplitMix64.
 pub struct Numbers(u64);
@@ -383,9 +384,8 @@ pub fn assert_close(what: &str, got: &[f32], expected: &Array, rel: f64) {
 }
 
 fn check_gpu(case: &Case, expected: &[Array], tol: &Tol) {
-    let Some(got) = run_gpu(&case.inputs, &case.wanted()) else {
-        return;
-    };
+    let got =
+        run_gpu(&case.inputs, &case.wanted()).unwrap_or_else(|e| panic!("{}: {e}", case.name));
     for (i, (value, expected)) in got.iter().zip(expected).enumerate() {
         let what = case.describe(i);
         let rel = if i < case.outputs.len() {
@@ -403,8 +403,49 @@ fn check_gpu(case: &Case, expected: &[Array], tol: &Tol) {
     }
 }
 
-/// What the GPU computes for `wanted`.
-pub fn run_gpu(inputs: &[(String, Data)], wanted: &[&Tensor]) -> Option<Vec<Data>> {
-    let _ = (inputs, wanted);
-    None
+/// The one device that all tests share.
+pub fn gpu() -> &'static Gpu {
+    static GPU: OnceLock<Gpu> = OnceLock::new();
+    GPU.get_or_init(|| Gpu::new().unwrap_or_else(|e| panic!("tests need an adapter: {e}")))
+}
+
+/// What the GPU computes for `wanted`; inputs that nothing depends on are left out.
+pub fn run_gpu(inputs: &[(String, Data)], wanted: &[&Tensor]) -> Result<Vec<Data>> {
+    let Some(first) = wanted.first() else {
+        return Ok(Vec::new());
+    };
+    let graph = first.graph();
+    let mut program = graph.compile_pure(gpu(), &Params::new(0), wanted)?;
+    let used: Vec<String> = program
+        .plan()
+        .inputs
+        .iter()
+        .map(|i| i.name.clone())
+        .collect();
+    let feed: Vec<(&str, Value<'_>)> = inputs
+        .iter()
+        .filter(|(name, _)| used.contains(name))
+        .map(|(name, data)| {
+            let value = match data {
+                Data::F32 { values, .. } => Value::F32(values),
+                Data::U32 { values, .. } => Value::U32(values),
+            };
+            (name.as_str(), value)
+        })
+        .collect();
+    let outputs = program.run(&feed)?;
+    let each = wanted.iter().enumerate().map(|(i, t)| {
+        let shape = t.shape().clone();
+        Ok(match t.dtype() {
+            DType::U32 => Data::U32 {
+                shape,
+                values: outputs.u32(i)?,
+            },
+            _ => Data::F32 {
+                shape,
+                values: outputs.f32(i)?,
+            },
+        })
+    });
+    each.collect()
 }

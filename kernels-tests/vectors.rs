@@ -4,6 +4,7 @@
 
 mod families;
 mod tolerance;
+mod vq;
 
 use std::collections::HashMap;
 
@@ -230,14 +231,16 @@ fn run_case(case: &VectorCase<'_>) -> Vec<String> {
             |_| allowed,
         );
     }
-    if let Some(values) = run_gpu(&data, &tensors) {
-        for (w, got) in wanted.iter().zip(values) {
-            let (expected, integer) = case.expected(&w.name);
-            let got = got.array();
-            let limit = tolerance::Limit::new(case, &w.name, &w.role, &expected);
-            let allowed = |i| if integer { 0.0 } else { limit.allowed(i) };
-            compare(case, w, "GPU", &got.data, &expected, &mut failures, allowed);
-        }
+    let values = match run_gpu(&data, &tensors) {
+        Ok(values) => values,
+        Err(e) => return vec![format!("{}: GPU: {e}", case.name)],
+    };
+    for (w, got) in wanted.iter().zip(values) {
+        let (expected, integer) = case.expected(&w.name);
+        let got = got.array();
+        let limit = tolerance::Limit::new(case, &w.name, &w.role, &expected);
+        let allowed = |i| if integer { 0.0 } else { limit.allowed(i) };
+        compare(case, w, "GPU", &got.data, &expected, &mut failures, allowed);
     }
     failures
 }
@@ -331,4 +334,4 @@ macro_rules! families {
     )*};
 }
 
-families!(matmul, pointwise);
+families!(matmul, pointwise, vq);

@@ -10,6 +10,7 @@ pub mod picture;
 pub mod plot;
 pub mod progress;
 pub mod report;
+pub mod vqvae;
 
 use std::path::Path;
 use std::process::ExitCode;

@@ -7,7 +7,7 @@ use super::{Inputs, Outputs, VectorCase};
 
 /// Ops of these files that belong to later parts of the crate.
 pub fn is_later(op: &str) -> bool {
-    matches!(op, "actnorm" | "actnorm_init" | "fsq")
+    matches!(op, "actnorm" | "actnorm_init")
 }
 
 /// Stored outputs that only document the case.
@@ -20,6 +20,7 @@ pub fn build(case: &VectorCase<'_>, x: &Inputs) -> Outputs {
     match case.family {
         "matmul" => matmul(case, x),
         "pointwise" => pointwise(case, x),
+        "vq" => super::vq::build(case, x),
         other => panic!("family {other} is not known"),
     }
 }

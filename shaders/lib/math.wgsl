@@ -1,67 +1,177 @@
-// Functions that WGSL lacks, or that drivers get wrong far from zero.
+// Functions that WGSL lacks, or that drivers compute too roughly: WGSL lets exp
+// err by 3 + 2|x| ulp, log by 2^-21 near 1, sin and cos by 2^-11. These stay
+// within about 2 ulp with nothing but + - * /, so every adapter gives the same
+// digits. Coefficients: Chebyshev interpolation of the float64 functions.
+// Callers: generated element-wise kernels, activation.wgsl, and other kernels.
 
 fn from_bits(bits: u32) -> f32 {
     var b = bits;
     return bitcast<f32>(b);
 }
 
+// Drivers assume that there are no NaNs and fold `x != x`; the bits tell.
+fn is_nan(x: f32) -> bool {
+    return (bitcast<u32>(x) & 0x7fffffffu) > 0x7f800000u;
+}
+
+// e^(x + rest) = 2^k e^r with |r| <= log(2) / 2, for a small rest. The product
+// of k and the first part of log(2) is exact; 2^k is applied in two halves, so
+// that neither overflows alone.
+fn exp_sum(x: f32, rest: f32) -> f32 {
+    let limited = clamp(x, -110.0, 90.0);
+    let k = round((limited + rest) * 1.442695);
+    let r = (limited - k * 0.69140625) + (rest - k * 0.0017409306);
+    let p = 0.5 + r * (0.16666667 + r * (0.041666463 + r * (0.0083333105
+        + r * (0.0013933731 + r * 0.0001989108))));
+    let y = 1.0 + (r + r * r * p);
+    let half = i32(k) / 2;
+    let other = i32(k) - half;
+    return y * bitcast<f32>((half + 127) << 23u) * bitcast<f32>((other + 127) << 23u);
+}
+
+fn exp_f32(x: f32) -> f32 {
+    return select(exp_sum(x, 0.0), x, is_nan(x));
+}
+
 // e^x - 1. Near zero by its series: the difference would cancel.
 fn expm1(x: f32) -> f32 {
     let small = x * (1.0 + x * (0.5 + x * (0.16666667 + x * (0.041666668 + x * (0.008333334
         + x * (0.0013888889 + x * 0.0001984127))))));
-    return select(exp(x) - 1.0, small, abs(x) < 0.35);
+    return select(exp_f32(x) - 1.0, small, abs(x) < 0.35);
 }
 
-// Drivers compute tanh as a quotient of exponentials that overflow.
-fn tanh_f32(x: f32) -> f32 {
-    let a = min(abs(x), 10.0);
-    let e = expm1(-2.0 * a);
-    return sign(x) * (-e / (e + 2.0));
+// log(x) = base + (f + tail) with x = 2^k (1 + f), 1 + f in sqrt(1/2) .. sqrt(2),
+// for normal positive x. base = 0.69140625 k is exact; so is f.
+struct Logarithm {
+    base: f32,
+    f: f32,
+    tail: f32,
 }
 
-fn sigmoid(x: f32) -> f32 {
-    let e = exp(-abs(x));
-    return select(e, 1.0, x >= 0.0) / (1.0 + e);
+fn log_parts(x: f32) -> Logarithm {
+    // Shifting by sqrt(1/2) makes the exponent field round to the nearest power.
+    let bits = bitcast<u32>(x);
+    let exponent = bitcast<i32>(bits - 0x3f3504f3u) >> 23u;
+    let k = f32(exponent);
+    let f = bitcast<f32>(bits - bitcast<u32>(exponent << 23u)) - 1.0;
+    let p = 0.33333334 + f * (-0.2499999 + f * (0.20000011 + f * (-0.16668001 + f * (0.14286524
+        + f * (-0.12450743 + f * (0.11037783 + f * (-0.10646192 + f * (0.10530864
+        + f * -0.062014997))))))));
+    return Logarithm(k * 0.69140625, f, f * f * (f * p - 0.5) + k * 0.0017409306);
 }
 
-// log(1 + x) for x in [0, 1]: the correction term undoes the rounding of 1 + x.
-fn log1p01(x: f32) -> f32 {
-    let u = 1.0 + x;
-    let rounded = u - 1.0;
-    return select(log(u) + (x - rounded) / u, x * (1.0 - x * (0.5 - x * 0.33333334)), x < 1e-3);
+fn log_f32(x: f32) -> f32 {
+    let l = log_parts(x);
+    let infinity = from_bits(0x7f800000u);
+    // log(0) = -inf, log(inf) = inf, no logarithm below zero.
+    let positive = select(l.base + (l.f + l.tail), x, x == infinity || is_nan(x));
+    let rest = select(from_bits(0x7fc00000u), -infinity, x == 0.0);
+    return select(positive, rest, x <= 0.0);
 }
 
-fn softplus(x: f32) -> f32 {
-    return max(x, 0.0) + log1p01(exp(-abs(x)));
+// The 12 leading significant bits: products of two such numbers are exact. Bits,
+// because drivers fold the usual additions and subtractions of a big number.
+fn head(x: f32) -> f32 {
+    return bitcast<f32>(bitcast<u32>(x) & 0xfffff000u);
+}
+
+// x^y for x >= 0: e^(y log x) with y log x in two parts, because e^ multiplies
+// the absolute rounding error of its argument.
+fn pow_f32(x: f32, y: f32) -> f32 {
+    let l = log_parts(x);
+    let high = head(l.base + (l.f + l.tail));
+    let low = ((l.base - high) + l.f) + l.tail;
+    let a = head(y);
+    let main = clamp(high * a, -200.0, 200.0);
+    let rest = high * (y - a) + low * y;
+    let value = exp_sum(main, select(0.0, rest, abs(main) < 150.0));
+    let infinity = from_bits(0x7f800000u);
+    let finite = select(value, select(infinity, 0.0, y > 0.0), x == 0.0);
+    let any = select(finite, select(0.0, infinity, y > 0.0), x == infinity);
+    let invalid = x < 0.0 || is_nan(x) || is_nan(y);
+    return select(select(any, 1.0, y == 0.0), from_bits(0x7fc00000u), invalid);
 }
 
 // x^n for whole n, also for negative x.
 fn powi(x: f32, n: f32) -> f32 {
-    let magnitude = pow(abs(x), n);
+    let magnitude = pow_f32(abs(x), n);
     let odd = abs(n - 2.0 * floor(n * 0.5)) > 0.5;
     return select(magnitude, -magnitude, odd && x < 0.0);
 }
 
-// The error function to about one ulp: its series up to 1.5, above it the
-// complement by a continued fraction.
+// Drivers compute tanh as a quotient of exponentials that overflow.
+fn tanh_f32(x: f32) -> f32 {
+    let e = expm1(-2.0 * min(abs(x), 10.0));
+    return select(sign(x) * (-e / (e + 2.0)), x, is_nan(x));
+}
+
+fn sigmoid(x: f32) -> f32 {
+    let e = exp_f32(-abs(x));
+    return select(select(e, 1.0, x >= 0.0) / (1.0 + e), x, is_nan(x));
+}
+
+// log(1 + x) = 2 atanh(x / (2 + x)) for x in [0, 1].
+fn log1p01(x: f32) -> f32 {
+    let s = x / (2.0 + x);
+    let t = s * s;
+    let p = 0.33333334 + t * (0.19999853 + t * (0.14296179 + t * (0.10853288 + t * 0.11612164)));
+    return 2.0 * (s + s * t * p);
+}
+
+fn softplus(x: f32) -> f32 {
+    return select(max(x, 0.0) + log1p01(exp_f32(-abs(x))), x, is_nan(x));
+}
+
+// The error function: x + x P(x^2) up to 1, from there on 1 - e^Q(x), where Q
+// approximates the logarithm of the complement; it is 1 in float32 from 4 on.
 fn erf(x: f32) -> f32 {
     let a = abs(x);
-    let t = a * a;
-    var term = a;
-    var sum = a;
-    for (var n = 1; n < 22; n++) {
-        term *= 2.0 * t / (2.0 * f32(n) + 1.0);
-        sum += term;
-    }
-    let series = 1.1283792 * exp(-t) * sum;
-    var fraction = 0.0;
-    for (var k = 24; k > 0; k--) {
-        fraction = 0.5 * f32(k) / (a + fraction);
-    }
-    let tail = 1.0 - exp(-min(t, 80.0)) / ((a + fraction) * 1.7724539);
-    return sign(x) * select(tail, series, a < 1.5);
+    let s = min(a * a, 1.0);
+    let p = 0.12837917 + s * (-0.37612626 + s * (0.11283594 + s * (-0.026854211
+        + s * (0.005189087 + s * (-0.00080168643 + s * 0.000078758749)))));
+    let t = (clamp(a, 1.0, 4.0) - 2.5) / 1.5;
+    let q = -7.806815 + t * (-8.029021 + t * (-2.123761 + t * (-0.036647577 + t * (0.010961849
+        + t * (-0.0031903053 + t * (0.0008803971 + t * (-0.0002274995 + t * 0.00004195840)))))));
+    let tail = sign(x) * (1.0 - exp_f32(q));
+    return select(select(tail, x + x * p, a < 1.0), x, is_nan(x));
 }
 
 fn gelu(x: f32) -> f32 {
     return 0.5 * x * (1.0 + erf(x * 0.70710677));
+}
+
+// The number of quarter turns in x, and what remains, for |x| up to about 10,000.
+struct Angle {
+    quarter: i32,
+    rest: f32,
+}
+
+fn angle(x: f32) -> Angle {
+    let k = round(x * 0.63661975);
+    // pi / 2 in three parts, of which the first two multiply exactly.
+    let rest = ((x - k * 1.5703125) - k * 0.00048351288) - k * 3.1391647e-7;
+    return Angle(i32(k), rest);
+}
+
+fn sin_part(r: f32) -> f32 {
+    let s = r * r;
+    return r + r * s * (-0.16666667 + s * (0.008333332 + s * (-0.00019840039 + s * 2.7243782e-6)));
+}
+
+fn cos_part(r: f32) -> f32 {
+    let s = r * r;
+    return 1.0 - 0.5 * s
+        + s * s * (0.04166667 + s * (-0.0013888888 + s * (0.00002480056 + s * -2.7295832e-7)));
+}
+
+fn sin_f32(x: f32) -> f32 {
+    let a = angle(x);
+    let value = select(sin_part(a.rest), cos_part(a.rest), (a.quarter & 1) != 0);
+    return select(value, -value, (a.quarter & 2) != 0);
+}
+
+fn cos_f32(x: f32) -> f32 {
+    let a = angle(x);
+    let value = select(cos_part(a.rest), sin_part(a.rest), (a.quarter & 1) != 0);
+    return select(value, -value, ((a.quarter + 1) & 2) != 0);
 }

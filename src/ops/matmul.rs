@@ -225,6 +225,13 @@ impl Op for Matmul {
         // The kernel steps evenly through the batch; operands that are shared by
         // all of it have stride 0. Other broadcasts are expanded by `matmul_with`.
         let stride = |s: &Shape, size: usize| if s.numel() == size { 0 } else { size };
+        let whole = |s: &Shape, size: usize| s.numel() == size || s.numel() == size * batch;
+        if !whole(&a, d.m * d.k) || !whole(&b, d.k * d.n) {
+            return Err(Error::shape(
+                "matmul",
+                format!("operands {a:?} and {b:?} must be expanded before they are lowered"),
+            ));
+        }
         let tm = if d.m >= 8 { 8 } else { d.m.next_power_of_two() };
         let mut kernel = cx
             .kernel("matmul", SHADER)
@@ -253,6 +260,18 @@ impl Op for Matmul {
     }
 }
 
+/// A stack of matrices as one per element of `batch`, unless it is a single one.
+#[track_caller]
+fn expand(x: &Tensor, batch: &Shape) -> Tensor {
+    let (lead, tail) = x.shape().dims().split_at(x.shape().rank() - 2);
+    let count: usize = lead.iter().product();
+    if count == 1 || count == batch.numel() {
+        x.clone()
+    } else {
+        x.broadcast_to([batch.dims(), tail].concat())
+    }
+}
+
 impl Tensor {
     /// `self @ other` over the last two axes; leading axes broadcast.
     #[track_caller]
@@ -268,7 +287,12 @@ impl Tensor {
             trans_b,
             ..Default::default()
         };
-        self.graph().push1(op, &[self, other])
+        // The kernel takes operands that are whole or shared by the whole batch.
+        let (a, b) = match op.dims(self.shape(), other.shape()) {
+            Ok(d) => (expand(self, &d.batch), expand(other, &d.batch)),
+            Err(_) => (self.clone(), other.clone()),
+        };
+        self.graph().push1(op, &[&a, &b])
     }
 
     /// A linear layer: `act(self @ weight^T + bias)` with `self` `[.., in]`,

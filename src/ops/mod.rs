@@ -13,6 +13,7 @@ mod conv_weight;
 mod cumsum;
 mod gather;
 mod gradient;
+mod loss;
 mod matmul;
 mod max_pool;
 mod pack;
@@ -29,6 +30,7 @@ mod view;
 
 pub use conv::ConvParams;
 pub use conv_transpose::ConvTransposeParams;
+pub use loss::{CrossEntropy, LossReduction};
 pub use matmul::{Activation, Matmul};
 pub use pack::Pack;
 pub use pointwise::{Func, Map};

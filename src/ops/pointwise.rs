@@ -191,7 +191,7 @@ impl Func {
 /// A WGSL literal with exactly the bits of `v`.
 pub(crate) fn literal(v: f32) -> String {
     if v.is_finite() {
-        format!("{v:?}f").replace("e", "e")
+        format!("{v:?}f")
     } else {
         // WGSL has no literals for these; the bit pattern goes through a helper
         // that the compiler cannot fold into a constant expression error.
@@ -210,12 +210,12 @@ impl Pointwise for Map {
             Recip => format!("1.0 / {}", x[0]),
             Abs => call("abs"),
             Sign => call("sign"),
-            Exp => call("exp"),
-            Log => call("log"),
+            Exp => call("exp_f32"),
+            Log => call("log_f32"),
             Sqrt => call("sqrt"),
             Rsqrt => format!("1.0 / sqrt({})", x[0]),
-            Sin => call("sin"),
-            Cos => call("cos"),
+            Sin => call("sin_f32"),
+            Cos => call("cos_f32"),
             Floor => call("floor"),
             Ceil => call("ceil"),
             Round => call("round"),
@@ -236,7 +236,7 @@ impl Pointwise for Map {
             Sub => format!("{} - {}", x[0], x[1]),
             Mul => format!("{} * {}", x[0], x[1]),
             Div => format!("{} / {}", x[0], x[1]),
-            Pow => call("pow"),
+            Pow => call("pow_f32"),
             Max => call("max"),
             Min => call("min"),
             Less => format!("select(0.0, 1.0, {} < {})", x[0], x[1]),
@@ -244,14 +244,16 @@ impl Pointwise for Map {
             Equal => format!("select(0.0, 1.0, {} == {})", x[0], x[1]),
             Select => format!("select({2}, {1}, {0} != 0.0)", x[0], x[1], x[2]),
             ToF32 => call("f32"),
-            ToU32 => call("u32"),
+            // Conversions of numbers outside the range differ between drivers.
+            ToU32 => format!("u32(clamp({}, 0.0, 4294967040.0))", x[0]),
         }
     }
 
     fn imports(&self) -> &'static [&'static str] {
         use Func::*;
         match self.func {
-            Tanh | Sigmoid | Softplus | Elu(_) | Erf | Gelu | Silu | PowScalar(_) => &["math"],
+            Exp | Log | Sin | Cos | Tanh | Sigmoid | Softplus | Elu(_) | Erf | Gelu | Silu
+            | Pow | PowScalar(_) => &["math"],
             Fill(c) | AddScalar(c) | MulScalar(c) if !c.is_finite() => &["math"],
             Clamp(a, b) if !a.is_finite() || !b.is_finite() => &["math"],
             _ => &[],
@@ -282,7 +284,7 @@ fn pow_scalar(x: &str, e: f32) -> String {
         0.5 => format!("sqrt({x})"),
         -0.5 => format!("1.0 / sqrt({x})"),
         _ if e.fract() == 0.0 => format!("powi({x}, {})", literal(e)),
-        _ => format!("pow({x}, {})", literal(e)),
+        _ => format!("pow_f32({x}, {})", literal(e)),
     }
 }
 
@@ -315,6 +317,14 @@ impl Op for Map {
                     "expected {want}, got {} of shape {:?}",
                     wrong.dtype, wrong.shape
                 ),
+            ));
+        }
+        if let Func::Clamp(lo, hi) = self.func
+            && !(lo <= hi)
+        {
+            return Err(Error::argument(
+                name,
+                format!("the lower bound {lo} is not below the upper bound {hi}"),
             ));
         }
         let mut shape = self.shape.clone().unwrap_or_default();
@@ -394,6 +404,9 @@ impl Op for Map {
             }
             AddScalar(_) => vec![dy],
             MulScalar(c) => vec![dy.mul_scalar(c)],
+            // Apart from the general rule, which is 0 * infinity at x = 0.
+            PowScalar(0.0) => vec![dy.zeros_like()],
+            PowScalar(1.0) => vec![dy],
             PowScalar(e) => vec![dy.mul(&x(0).pow_scalar(e - 1.0)).mul_scalar(e)],
             Clamp(lo, hi) => {
                 let x = x(0);

@@ -1,0 +1,265 @@
+//! Reductions: every kind over every kind of axes, long ones in parts.
+
+use flowgrad::{Graph, Tensor};
+
+use crate::support::{Data, Tol, check_op};
+
+type Reduce = fn(&Tensor, &[isize]) -> Tensor;
+
+const KINDS: &[(&str, Reduce)] = &[
+    ("sum", |x, a| x.sum(a, false)),
+    ("mean", |x, a| x.mean(a, true)),
+    ("max", |x, a| x.max(a, false)),
+    ("min", |x, a| x.min(a, true)),
+    ("var", |x, a| x.var(a, false, true)),
+    ("logsumexp", |x, a| x.logsumexp(a, false)),
+];
+
+#[test]
+fn every_kind_over_every_axis() {
+    let cases: &[(&[usize], &[isize])] = &[
+        (&[], &[]),
+        (&[1], &[0]),
+        (&[7], &[]),
+        (&[5, 9], &[0]),
+        (&[5, 9], &[-1]),
+        (&[3, 4, 5], &[1]),
+        (&[3, 4, 5], &[0, 2]),
+        (&[1, 4, 1, 5], &[0, 2, 3]),
+        (&[2, 3, 4, 5], &[1, 3]),
+        (&[2, 3, 4, 5], &[0, 2]),
+        (&[2, 3, 2, 3, 2], &[0, 2, 4]),
+        (&[2, 3, 2, 3, 2, 2], &[1, 3, 5]),
+    ];
+    for (shape, axes) in cases {
+        for (name, reduce) in KINDS {
+            check_op(
+                &format!("{name} of {shape:?} over {axes:?}"),
+                &[Data::distinct(*shape, 1)],
+                |_, x| vec![reduce(&x[0], axes)],
+                Tol::default(),
+            );
+        }
+    }
+}
+
+#[test]
+fn long_reductions_in_parts() {
+    // Parts of one output each, along the last axis and across it; more than one
+    // invocation may loop over.
+    let cases: &[(&[usize], &[isize])] = &[
+        (&[70_001], &[0]),
+        (&[3, 5003], &[1]),
+        (&[5003, 3], &[0]),
+        (&[40, 3, 13, 11], &[0, 2, 3]),
+    ];
+    for (shape, axes) in cases {
+        for (name, reduce) in KINDS {
+            check_op(
+                &format!("long {name} of {shape:?}"),
+                &[Data::distinct(*shape, 2)],
+                // Away from zero, where sums would cancel.
+                |_, x| vec![reduce(&x[0].add_scalar(1.25), axes)],
+                Tol {
+                    differences: None,
+                    ..Tol::default()
+                },
+            );
+        }
+    }
+}
+
+#[test]
+fn millions_to_one() {
+    let positive = Data::uniform([4, 1 << 20], 3, 0.0, 1.0);
+    check_op(
+        "sum and logsumexp of 4M",
+        &[positive],
+        |_, x| vec![x[0].sum(&[], false), x[0].logsumexp(&[], false)],
+        Tol::rel(1e-6).no_grad(),
+    );
+}
+
+#[test]
+fn variance_far_from_zero() {
+    // One pass over the squares would leave no correct digit here.
+    for shape in [[6, 100], [2, 9001]] {
+        check_op(
+            "variance of 100 +- 1",
+            &[Data::uniform(shape, 4, 99.0, 101.0)],
+            |_, x| vec![x[0].var(&[1], true, false), x[0].var(&[0], true, false)],
+            Tol {
+                output: 2e-5,
+                grad: 4e-5,
+                differences: None,
+                ..Tol::default()
+            },
+        );
+    }
+}
+
+#[test]
+fn logsumexp_does_not_overflow() {
+    check_op(
+        "logsumexp of +-1000",
+        &[Data::uniform([5, 17], 5, -1000.0, 1000.0)],
+        |_, x| vec![x[0].logsumexp(&[1], false), x[0].logsumexp(&[], false)],
+        Tol {
+            differences: None,
+            ..Tol::rel(4e-6)
+        },
+    );
+}
+
+#[test]
+fn arg_takes_the_lowest_of_equals() {
+    let shapes: &[&[usize]] = &[&[1], &[9], &[4, 7], &[3, 5, 4], &[2, 3000], &[3000, 2]];
+    for shape in shapes {
+        let n: usize = shape.iter().product();
+        // Every value occurs many times.
+        let values: Vec<f32> = (0..n).map(|i| ((i * 7 + 3) % 5) as f32 - 6.0).collect();
+        let rank = shape.len() as isize;
+        check_op(
+            &format!("argmax and argmin of {shape:?}"),
+            &[Data::values(*shape, &values)],
+            |_, x| {
+                let mut out = vec![x[0].argmax(None), x[0].argmin(None)];
+                for axis in 0..rank {
+                    out.extend([x[0].argmax(Some(axis)), x[0].argmin(Some(axis))]);
+                }
+                out
+            },
+            Tol::default().no_grad(),
+        );
+    }
+}
+
+#[test]
+fn the_first_of_equals_takes_the_gradient() {
+    check_op(
+        "max with ties",
+        &[Data::values(
+            [2, 4],
+            &[1.0, 3.0, 3.0, 0.0, 2.0, 2.0, -1.0, 2.0],
+        )],
+        |_, x| vec![x[0].max(&[1], false), x[0].min(&[0], false)],
+        Tol::default().no_differences(),
+    );
+}
+
+#[test]
+fn softmax_along_any_axis() {
+    let cases: &[(&[usize], isize)] = &[
+        (&[1], 0),
+        (&[7], 0),
+        (&[5, 9], -1),
+        (&[5, 9], 0),
+        (&[2, 10, 3], 1),
+        (&[3, 130], 1),
+        (&[70, 65], 1),
+        (&[130, 3], 0),
+        (&[2, 3000], 1),
+    ];
+    for (shape, axis) in cases {
+        for log in [false, true] {
+            check_op(
+                &format!("softmax {log} of {shape:?} along {axis}"),
+                &[Data::uniform(*shape, 6, -5.0, 5.0)],
+                |_, x| {
+                    vec![match log {
+                        false => x[0].softmax(*axis),
+                        true => x[0].log_softmax(*axis),
+                    }]
+                },
+                Tol {
+                    differences: (shape.len() < 2 || shape[1] < 1000).then_some(1e-5),
+                    ..Tol::default()
+                },
+            );
+        }
+    }
+}
+
+#[test]
+fn softmax_of_large_numbers() {
+    check_op(
+        "softmax of 1000 +- 1",
+        &[Data::uniform([4, 6], 7, 999.0, 1001.0)],
+        |_, x| vec![x[0].softmax(1), x[0].log_softmax(1)],
+        Tol::rel(4e-6),
+    );
+}
+
+#[test]
+fn gradients_of_gradients() {
+    let kinds: &[(&str, fn(&Tensor) -> Tensor)] = &[
+        ("softmax", |x| x.softmax(1)),
+        ("log_softmax", |x| x.log_softmax(1)),
+        ("logsumexp", |x| x.logsumexp(&[1], true)),
+        ("var", |x| x.var(&[0], true, false)),
+        ("max", |x| x.max(&[0], false).square()),
+        ("cumsum", |x| x.cumsum(1).square()),
+        ("moments", |x| x.moments(&[1]).1.sqrt()),
+    ];
+    for (name, build) in kinds {
+        check_op(
+            &format!("gradient of the gradient of {name}"),
+            &[Data::distinct([3, 5], 8), Data::distinct([3, 5], 9)],
+            |_, x| {
+                let y = build(&x[0]);
+                let weights = x[1].cos().sum_to(y.shape());
+                let loss = y.mul(&weights).sum(&[], false);
+                flowgrad::tape::backward(&loss, &[&x[0]]).expect("a gradient")
+            },
+            Tol::rel(8e-6),
+        );
+    }
+}
+
+#[test]
+fn cumsum_short_and_in_parts() {
+    let cases: &[(&[usize], isize)] = &[
+        (&[1], 0),
+        (&[9], 0),
+        (&[4, 5], 0),
+        (&[4, 5], 1),
+        (&[2, 7, 3], 1),
+        (&[2, 9000], 1),
+        (&[9000, 2], 0),
+    ];
+    for (shape, axis) in cases {
+        let long = shape.contains(&9000);
+        check_op(
+            &format!("cumsum of {shape:?} along {axis}"),
+            &[Data::f32(*shape, 10)],
+            |_, x| vec![x[0].cumsum(*axis)],
+            Tol {
+                differences: (!long).then_some(1e-5),
+                ..Tol::rel(if long { 1e-5 } else { 2e-6 })
+            },
+        );
+    }
+}
+
+#[test]
+fn wrong_axes_are_named() {
+    let g = Graph::new();
+    let x = g.input("x", [3, 4]);
+    for bad in [
+        x.sum(&[2], false),
+        x.max(&[0, -2], false),
+        x.argmax(Some(-3)),
+        x.softmax(5),
+        x.cumsum(2),
+        x.moments(&[3]).0,
+    ] {
+        let text = bad.check().unwrap_err().to_string();
+        assert!(
+            text.contains("axis") && text.contains("reduce.rs:"),
+            "{text}"
+        );
+    }
+    let one = g.input("one", [1]).var(&[], true, false);
+    assert!(one.check().is_err());
+    assert!(g.input_u32("i", [3]).sum(&[], false).check().is_err());
+}
