@@ -21,9 +21,15 @@ struct Net {
 fn net() -> Net {
     let params = Params::new(11);
     let graph = Graph::new();
-    let w = params.add("w", [13, 7], Init::Uniform { lo: -0.5, hi: 0.5 }).unwrap().on(&graph);
+    let w = params
+        .add("w", [13, 7], Init::Uniform { lo: -0.5, hi: 0.5 })
+        .unwrap()
+        .on(&graph);
     let b = params.add("b", [13], Init::Zeros).unwrap().on(&graph);
-    let v = params.add("v", [3, 13], Init::Uniform { lo: -0.5, hi: 0.5 }).unwrap().on(&graph);
+    let v = params
+        .add("v", [3, 13], Init::Uniform { lo: -0.5, hi: 0.5 })
+        .unwrap()
+        .on(&graph);
     let x = graph.input("x", [21, 7]);
     let noise = graph.normal([21, 7]).mul_scalar(0.01);
     let hidden = x.add(&noise).linear(&w, Some(&b), ops::Activation::Tanh);
@@ -35,13 +41,19 @@ fn net() -> Net {
     }
     let mut outputs = vec![loss, y];
     outputs.extend(grads);
-    Net { graph, params, outputs }
+    Net {
+        graph,
+        params,
+        outputs,
+    }
 }
 
 impl Net {
     fn compile(&self, gpu: &Gpu, options: &PlanOptions) -> Program {
         let wanted: Vec<&Tensor> = self.outputs.iter().collect();
-        self.graph.compile_with(gpu, &[&self.params], &wanted, options).unwrap()
+        self.graph
+            .compile_with(gpu, &[&self.params], &wanted, options)
+            .unwrap()
     }
 }
 
@@ -60,7 +72,14 @@ fn trajectory(gpu: &Gpu, options: &PlanOptions) -> Vec<Vec<u32>> {
         all.extend((0..net.outputs.len()).map(|i| out.bits(i).to_vec()));
     }
     for name in ["w", "b", "v"] {
-        all.push(net.params.get(name).unwrap().iter().map(|v| v.to_bits()).collect());
+        all.push(
+            net.params
+                .get(name)
+                .unwrap()
+                .iter()
+                .map(|v| v.to_bits())
+                .collect(),
+        );
     }
     all
 }
@@ -71,13 +90,23 @@ fn two_runs_are_bit_identical_gradients_included() {
     let first = trajectory(gpu(), &options);
     assert_eq!(first, trajectory(gpu(), &options));
     let other = Gpu::new().unwrap();
-    assert_eq!(first, trajectory(&other, &options), "on another device of the same adapter");
+    assert_eq!(
+        first,
+        trajectory(&other, &options),
+        "on another device of the same adapter"
+    );
 }
 
 #[test]
 fn reuse_of_buffers_never_changes_results() {
     let with = trajectory(gpu(), &PlanOptions::default());
-    let without = trajectory(gpu(), &PlanOptions { reuse: false, ..Default::default() });
+    let without = trajectory(
+        gpu(),
+        &PlanOptions {
+            reuse: false,
+            ..Default::default()
+        },
+    );
     assert_eq!(with, without);
 }
 
@@ -134,7 +163,10 @@ fn several_runs_may_be_under_way() {
 fn run_async_gives_what_run_gives() {
     let (x, t) = (numbers(21 * 7, 1), numbers(21 * 3, 2));
     let (a, b) = (net(), net());
-    let blocking = a.compile(gpu(), &PlanOptions::default()).run(&feed(&x, &t)).unwrap();
+    let blocking = a
+        .compile(gpu(), &PlanOptions::default())
+        .run(&feed(&x, &t))
+        .unwrap();
     let mut program = b.compile(gpu(), &PlanOptions::default());
     let future = pollster::block_on(program.run_async(&feed(&x, &t))).unwrap();
     for i in 0..a.outputs.len() {
@@ -154,26 +186,82 @@ fn masked_features_give_the_same_results() {
     let full = trajectory(gpu(), &PlanOptions::default());
     let all = GpuOptions::default();
     let masks = [
-        ("immediates", GpuOptions { immediates: false, ..all.clone() }),
-        ("subgroups", GpuOptions { subgroups: false, ..all.clone() }),
-        ("f16", GpuOptions { f16: false, ..all.clone() }),
-        ("timestamps", GpuOptions { timestamps: false, ..all.clone() }),
-        ("pipeline cache", GpuOptions { pipeline_cache: false, ..all.clone() }),
-        ("default limits", GpuOptions { default_limits: true, ..all.clone() }),
-        ("runtime checks on", GpuOptions { runtime_checks: true, ..all.clone() }),
+        (
+            "immediates",
+            GpuOptions {
+                immediates: false,
+                ..all.clone()
+            },
+        ),
+        (
+            "subgroups",
+            GpuOptions {
+                subgroups: false,
+                ..all.clone()
+            },
+        ),
+        (
+            "f16",
+            GpuOptions {
+                f16: false,
+                ..all.clone()
+            },
+        ),
+        (
+            "timestamps",
+            GpuOptions {
+                timestamps: false,
+                ..all.clone()
+            },
+        ),
+        (
+            "pipeline cache",
+            GpuOptions {
+                pipeline_cache: false,
+                ..all.clone()
+            },
+        ),
+        (
+            "default limits",
+            GpuOptions {
+                default_limits: true,
+                ..all.clone()
+            },
+        ),
+        (
+            "runtime checks on",
+            GpuOptions {
+                runtime_checks: true,
+                ..all.clone()
+            },
+        ),
     ];
     for (what, options) in masks {
         let masked = Gpu::with(options).unwrap();
         close(&full, &trajectory(&masked, &PlanOptions::default()), what);
     }
-    close(&full, &trajectory(gpu(), &PlanOptions { fuse: false, ..Default::default() }), "no fusion");
+    close(
+        &full,
+        &trajectory(
+            gpu(),
+            &PlanOptions {
+                fuse: false,
+                ..Default::default()
+            },
+        ),
+        "no fusion",
+    );
 }
 
 #[test]
 fn profiles_cover_every_step_with_and_without_timestamps() {
     let (x, t) = (numbers(21 * 7, 1), numbers(21 * 3, 2));
     for timestamps in [true, false] {
-        let own = Gpu::with(GpuOptions { timestamps, ..Default::default() }).unwrap();
+        let own = Gpu::with(GpuOptions {
+            timestamps,
+            ..Default::default()
+        })
+        .unwrap();
         let net = net();
         let mut program = net.compile(&own, &PlanOptions::default());
         let before = program.run(&feed(&x, &t)).unwrap().scalar(0).unwrap();
@@ -181,7 +269,10 @@ fn profiles_cover_every_step_with_and_without_timestamps() {
         assert_eq!(profile.rows.len(), program.plan().steps.len());
         assert!(profile.seconds() > 0.0);
         let after = program.run(&[]).unwrap().scalar(0).unwrap();
-        assert!(after < before, "profiled runs train like others: {before} -> {after}");
+        assert!(
+            after < before,
+            "profiled runs train like others: {before} -> {after}"
+        );
     }
 }
 
@@ -205,15 +296,23 @@ fn programs_run_inside_the_callers_frame() {
     let mut program = graph.compile(&own, &params, &[&y]).unwrap();
 
     let data = numbers(33, 5);
-    let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_DST | wgpu::BufferUsages::COPY_SRC;
+    let usage =
+        wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_DST | wgpu::BufferUsages::COPY_SRC;
     let buffer = |size: u64| {
-        device.create_buffer(&wgpu::BufferDescriptor { label: None, size, usage, mapped_at_creation: false })
+        device.create_buffer(&wgpu::BufferDescriptor {
+            label: None,
+            size,
+            usage,
+            mapped_at_creation: false,
+        })
     };
     let (input, output) = (buffer(512 + 33 * 4), buffer(33 * 4 + 8));
     queue.write_buffer(&input, 512, bytemuck::cast_slice(&data));
     program.bind_input("x", &input, 512).unwrap();
     program.bind_output(0, &output, 8).unwrap();
-    program.set_inputs(&[("scale", Value::F32(&[3.0]))]).unwrap();
+    program
+        .set_inputs(&[("scale", Value::F32(&[3.0]))])
+        .unwrap();
     let mut encoder = device.create_command_encoder(&Default::default());
     program.encode(&mut encoder).unwrap();
     queue.submit([encoder.finish()]);
@@ -222,12 +321,30 @@ fn programs_run_inside_the_callers_frame() {
     let got: Vec<f32> = bytemuck::pod_collect_to_vec(&bytes);
     assert_eq!(got, expected);
 
-    assert!(matches!(program.bind_input("scale", &input, 0), Err(Error::Data { .. })));
-    assert!(matches!(program.bind_input("x", &input, 3), Err(Error::Data { .. })));
-    assert!(matches!(program.bind_input("x", &output, 256), Err(Error::Data { .. })));
-    assert!(matches!(program.bind_input("z", &input, 0), Err(Error::Data { .. })));
-    assert!(matches!(program.bind_output(1, &output, 0), Err(Error::Argument { .. })));
-    assert!(matches!(program.bind_output(0, &output, 12), Err(Error::Argument { .. })));
+    assert!(matches!(
+        program.bind_input("scale", &input, 0),
+        Err(Error::Data { .. })
+    ));
+    assert!(matches!(
+        program.bind_input("x", &input, 3),
+        Err(Error::Data { .. })
+    ));
+    assert!(matches!(
+        program.bind_input("x", &output, 256),
+        Err(Error::Data { .. })
+    ));
+    assert!(matches!(
+        program.bind_input("z", &input, 0),
+        Err(Error::Data { .. })
+    ));
+    assert!(matches!(
+        program.bind_output(1, &output, 0),
+        Err(Error::Argument { .. })
+    ));
+    assert!(matches!(
+        program.bind_output(0, &output, 12),
+        Err(Error::Argument { .. })
+    ));
 }
 
 #[test]
@@ -248,7 +365,10 @@ fn wrong_inputs_are_named() {
     let mut program = net.compile(gpu(), &PlanOptions::default());
     let (x, t) = (numbers(21 * 7, 1), numbers(21 * 3, 2));
     let message = |e: Result<Outputs, Error>| e.unwrap_err().to_string();
-    assert!(message(program.run(&[("x", (&x).into())])).contains("`t`") || message(program.run(&[])).contains('t'));
+    assert!(
+        message(program.run(&[("x", (&x).into())])).contains("`t`")
+            || message(program.run(&[])).contains('t')
+    );
     assert!(message(program.run(&[("y", (&x).into())])).contains("no such input"));
     assert!(message(program.run(&[("x", (&t).into())])).contains("[21, 7]"));
     assert!(message(program.run(&[("x", Value::U32(&[0; 147]))])).contains("u32"));
@@ -261,21 +381,36 @@ fn wrong_inputs_are_named() {
 fn results_that_are_not_finite_can_be_refused() {
     let graph = Graph::new();
     let x = graph.input("x", [3]);
-    let mut program = graph.compile(gpu(), &Params::new(0), &[&x, &x.log()]).unwrap();
+    let mut program = graph
+        .compile(gpu(), &Params::new(0), &[&x, &x.log()])
+        .unwrap();
     let out = program.run(&[("x", Value::F32(&[1.0, 0.0, 2.0]))]).unwrap();
     let error = out.check_finite(&["x", "log x"]).unwrap_err();
-    assert!(matches!(&error, Error::NonFinite { place, .. } if place == "log x"), "{error}");
+    assert!(
+        matches!(&error, Error::NonFinite { place, .. } if place == "log x"),
+        "{error}"
+    );
     let out = program.run(&[("x", Value::F32(&[1.0, 4.0, 2.0]))]).unwrap();
     out.check_finite(&["x", "log x"]).unwrap();
 }
 
 #[test]
 fn an_unknown_adapter_is_an_error_that_lists_the_others() {
-    let error = Gpu::with(GpuOptions { adapter: Some("no such thing".into()), ..Default::default() }).unwrap_err();
+    let error = Gpu::with(GpuOptions {
+        adapter: Some("no such thing".into()),
+        ..Default::default()
+    })
+    .unwrap_err();
     let text = error.to_string();
     assert!(matches!(error, Error::NoAdapter { .. }));
-    assert!(text.contains("no such thing") && text.contains(gpu().name()), "{text}");
-    let none = GpuOptions { backends: wgpu::Backends::empty(), ..Default::default() };
+    assert!(
+        text.contains("no such thing") && text.contains(gpu().name()),
+        "{text}"
+    );
+    let none = GpuOptions {
+        backends: wgpu::Backends::empty(),
+        ..Default::default()
+    };
     assert!(matches!(Gpu::with(none), Err(Error::NoAdapter { .. })));
 }
 
@@ -283,18 +418,27 @@ fn an_unknown_adapter_is_an_error_that_lists_the_others() {
 fn graphs_that_exceed_the_device_are_refused_before_anything_is_allocated() {
     let graph = Graph::new();
     let x = graph.input("x", [3 << 30]);
-    let error = graph.compile(gpu(), &Params::new(0), &[&x.add_scalar(1.0)]).unwrap_err();
+    let error = graph
+        .compile(gpu(), &Params::new(0), &[&x.add_scalar(1.0)])
+        .unwrap_err();
     assert!(matches!(error, Error::LimitExceeded { .. }), "{error}");
 
     let graph = Graph::new();
-    let big = graph.full([1 << 17, 1], 1.0).matmul(&graph.full([1, 1 << 16], 1.0));
-    let error = graph.compile(gpu(), &Params::new(0), &[&big.sum(&[], false)]).unwrap_err();
+    let big = graph
+        .full([1 << 17, 1], 1.0)
+        .matmul(&graph.full([1, 1 << 16], 1.0));
+    let error = graph
+        .compile(gpu(), &Params::new(0), &[&big.sum(&[], false)])
+        .unwrap_err();
     assert!(matches!(error, Error::LimitExceeded { .. }), "{error}");
 }
 
 #[test]
 fn pointwise_work_beyond_one_binding_is_chunked() {
-    let options = GpuOptions { default_limits: true, ..Default::default() };
+    let options = GpuOptions {
+        default_limits: true,
+        ..Default::default()
+    };
     let own = Gpu::with(options).unwrap();
     let n = (own.profile().max_binding / 4) as usize + 1000;
     let graph = Graph::new();
@@ -320,19 +464,27 @@ fn graphs_of_other_graphs_and_sets_are_refused() {
     let (one, other) = (Params::new(0), Params::new(0));
     let graph = Graph::new();
     let w = one.add("w", [2], Init::Zeros).unwrap().on(&graph);
-    let error = graph.compile(gpu(), &other, &[&w.add_scalar(1.0)]).unwrap_err();
+    let error = graph
+        .compile(gpu(), &other, &[&w.add_scalar(1.0)])
+        .unwrap_err();
     assert!(matches!(error, Error::Graph(_)), "{error}");
 
     let graph = Graph::new();
     let w = one.find("w").unwrap().on(&graph);
     graph.assign(&w, &w.add_scalar(1.0));
     graph.assign(&w, &w.add_scalar(2.0));
-    assert!(matches!(graph.compile(gpu(), &one, &[]), Err(Error::Graph(_))));
+    assert!(matches!(
+        graph.compile(gpu(), &one, &[]),
+        Err(Error::Graph(_))
+    ));
 
     let graph = Graph::new();
     let x = graph.input("x", [2]);
     graph.assign(&x, &x.add_scalar(1.0));
-    assert!(matches!(graph.check(), Err(Error::Graph(_))), "inputs cannot be assigned");
+    assert!(
+        matches!(graph.check(), Err(Error::Graph(_))),
+        "inputs cannot be assigned"
+    );
 }
 
 /// All reads see the old value, whichever way the planner carries an assignment out.
@@ -340,8 +492,14 @@ fn graphs_of_other_graphs_and_sets_are_refused() {
 fn assignments_take_effect_after_every_read() {
     let params = Params::new(0);
     let graph = Graph::new();
-    let a = params.add("a", [5], Init::Constant(1.0)).unwrap().on(&graph);
-    let b = params.add("b", [5], Init::Constant(10.0)).unwrap().on(&graph);
+    let a = params
+        .add("a", [5], Init::Constant(1.0))
+        .unwrap()
+        .on(&graph);
+    let b = params
+        .add("b", [5], Init::Constant(10.0))
+        .unwrap()
+        .on(&graph);
     // A swap, a read of the old value after it, and the old value itself.
     graph.assign(&a, &b);
     graph.assign(&b, &a.mul_scalar(2.0));

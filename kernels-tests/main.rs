@@ -3,10 +3,13 @@
 
 mod codebook;
 mod conv;
+mod data;
 mod exec;
 mod gather;
 mod matmul;
 mod norm;
+mod optim;
+mod params;
 mod pointwise;
 mod pool;
 mod random;

@@ -137,7 +137,10 @@ fn arg_takes_the_lowest_of_equals() {
 fn the_first_of_equals_takes_the_gradient() {
     check_op(
         "max with ties",
-        &[Data::values([2, 4], &[1.0, 3.0, 3.0, 0.0, 2.0, 2.0, -1.0, 2.0])],
+        &[Data::values(
+            [2, 4],
+            &[1.0, 3.0, 3.0, 0.0, 2.0, 2.0, -1.0, 2.0],
+        )],
         |_, x| vec![x[0].max(&[1], false), x[0].min(&[0], false)],
         Tol::default().no_differences(),
     );
@@ -250,7 +253,10 @@ fn wrong_axes_are_named() {
         x.moments(&[3]).0,
     ] {
         let text = bad.check().unwrap_err().to_string();
-        assert!(text.contains("axis") && text.contains("reduce.rs:"), "{text}");
+        assert!(
+            text.contains("axis") && text.contains("reduce.rs:"),
+            "{text}"
+        );
     }
     let one = g.input("one", [1]).var(&[], true, false);
     assert!(one.check().is_err());

@@ -384,7 +384,8 @@ pub fn assert_close(what: &str, got: &[f32], expected: &Array, rel: f64) {
 }
 
 fn check_gpu(case: &Case, expected: &[Array], tol: &Tol) {
-    let got = run_gpu(&case.inputs, &case.wanted()).unwrap_or_else(|e| panic!("{}: {e}", case.name));
+    let got =
+        run_gpu(&case.inputs, &case.wanted()).unwrap_or_else(|e| panic!("{}: {e}", case.name));
     for (i, (value, expected)) in got.iter().zip(expected).enumerate() {
         let what = case.describe(i);
         let rel = if i < case.outputs.len() {
@@ -415,7 +416,12 @@ pub fn run_gpu(inputs: &[(String, Data)], wanted: &[&Tensor]) -> Result<Vec<Data
     };
     let graph = first.graph();
     let mut program = graph.compile_pure(gpu(), &Params::new(0), wanted)?;
-    let used: Vec<String> = program.plan().inputs.iter().map(|i| i.name.clone()).collect();
+    let used: Vec<String> = program
+        .plan()
+        .inputs
+        .iter()
+        .map(|i| i.name.clone())
+        .collect();
     let feed: Vec<(&str, Value<'_>)> = inputs
         .iter()
         .filter(|(name, _)| used.contains(name))

@@ -118,7 +118,9 @@ impl Tensor {
         if let Some(ignore) = options.ignore_index
             && (ignore as usize) < classes
         {
-            let ignored = self.graph().constant_u32(vec![1; self.shape().rank()], &[ignore]);
+            let ignored = self
+                .graph()
+                .constant_u32(vec![1; self.shape().rank()], &[ignore]);
             let ignored = labels.equal(&ignored);
             hot = ignored.select(&hot.zeros_like(), &hot);
         }

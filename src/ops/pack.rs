@@ -2,7 +2,7 @@
 //! of their parameters. No shader: the planner lets producers write straight
 //! into the buffer, and copies where they cannot.
 
-use crate::graph::{Array, Graph, Kind, Lower, Op, Spec, Tensor};
+use crate::graph::{Array, Graph, Kind, Lower, Op, Spec, Tensor, Vjp};
 use crate::{DType, Error, Result};
 
 /// All inputs, flattened, at these element offsets of a flat output; zeros between.
@@ -59,6 +59,18 @@ impl Op for Pack {
             out.data[*offset..offset + input.numel()].copy_from_slice(&input.data);
         }
         Ok(vec![out])
+    }
+
+    fn vjp(&self, cx: &mut Vjp<'_>) -> Result<()> {
+        let grad = cx.grad(0);
+        for (i, offset) in self.offsets.iter().enumerate() {
+            if cx.needs(i) {
+                let shape = cx.input(i).shape().clone();
+                let part = grad.slice(0, *offset, shape.numel()).reshape(shape);
+                cx.set(i, part);
+            }
+        }
+        Ok(())
     }
 
     fn lower(&self, _: &mut Lower<'_>) -> Result<()> {

@@ -252,8 +252,8 @@ impl Pointwise for Map {
     fn imports(&self) -> &'static [&'static str] {
         use Func::*;
         match self.func {
-            Exp | Log | Sin | Cos | Tanh | Sigmoid | Softplus | Elu(_) | Erf | Gelu | Silu | Pow
-            | PowScalar(_) => &["math"],
+            Exp | Log | Sin | Cos | Tanh | Sigmoid | Softplus | Elu(_) | Erf | Gelu | Silu
+            | Pow | PowScalar(_) => &["math"],
             Fill(c) | AddScalar(c) | MulScalar(c) if !c.is_finite() => &["math"],
             Clamp(a, b) if !a.is_finite() || !b.is_finite() => &["math"],
             _ => &[],

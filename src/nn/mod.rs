@@ -1,0 +1,65 @@
+//! Layers: parameters and how they are put to work, with PyTorch's names, layouts
+//! and initial values, so that its checkpoints load. Compositions of tensor
+//! methods; no kernel of their own. They must not know models or training loops.
+//!
+//! A layer is made once from a [`crate::Params`] scope and used in any number of
+//! graphs:
+//!
+//! ```
+//! use flowgrad::{Graph, Params, nn::{Layer, Linear, Mode, Sequential}, ops::Activation};
+//! # fn main() -> flowgrad::Result<()> {
+//! let params = Params::new(1);
+//! let net = Sequential::new()
+//!     .with(Linear::new(&params.scope("0"), 784, 64)?.activation(Activation::Relu))
+//!     .with(Linear::new(&params.scope("1"), 64, 10)?);
+//! let graph = Graph::new();
+//! let logits = net.forward(&graph.input("x", [32, 784]), Mode::Train);
+//! assert_eq!(logits.shape().dims(), [32, 10]);
+//! # Ok(())
+//! # }
+//! ```
+
+mod basic;
+mod conv;
+mod norm;
+
+pub use basic::{Apply, Dropout, Flatten, Linear, Sequential};
+pub use conv::{Conv2d, ConvTranspose2d};
+pub use norm::BatchNorm2d;
+
+use crate::Tensor;
+
+/// What a graph is built for: some layers differ.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// Batch statistics, moving averages updated, dropout active.
+    Train,
+    /// Stored statistics, nothing random, nothing updated.
+    Eval,
+}
+
+impl Mode {
+    /// Whether this is [`Mode::Train`].
+    pub fn is_train(self) -> bool {
+        self == Mode::Train
+    }
+}
+
+/// Something that maps a tensor to a tensor of the same graph.
+pub trait Layer: Send + Sync {
+    /// Appends the layer to the graph of `x`. A wrong shape gives a poisoned tensor.
+    #[track_caller]
+    fn forward(&self, x: &Tensor, mode: Mode) -> Tensor;
+}
+
+impl<L: Layer + ?Sized> Layer for Box<L> {
+    fn forward(&self, x: &Tensor, mode: Mode) -> Tensor {
+        (**self).forward(x, mode)
+    }
+}
+
+impl Layer for crate::ops::Activation {
+    fn forward(&self, x: &Tensor, _: Mode) -> Tensor {
+        self.apply(x)
+    }
+}

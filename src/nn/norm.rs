@@ -1,0 +1,77 @@
+//! Normalisation layers.
+
+use super::{Layer, Mode};
+use crate::{Init, Param, Params, Result, Tensor};
+
+/// Batch normalisation over all axes but the second: `[N, C, H, W]` or `[N, C]`.
+///
+/// Parameters `weight` and `bias` `[C]` (1 and 0 at first), states `running_mean`
+/// and `running_var` `[C]` (0 and 1). In training the batch's mean and biased
+/// variance normalise, and the states move toward them by `momentum` (the variance
+/// unbiased, as in PyTorch). Use a layer once per training graph: of several
+/// updates the last one would count.
+pub struct BatchNorm2d {
+    weight: Param,
+    bias: Param,
+    running_mean: Param,
+    running_var: Param,
+    eps: f32,
+    momentum: f32,
+}
+
+impl BatchNorm2d {
+    /// `eps` 1e-5 and momentum 0.1. Errors: see [`Params::add`].
+    pub fn new(params: &Params, channels: usize) -> Result<Self> {
+        Ok(BatchNorm2d {
+            weight: params.add("weight", [channels], Init::Ones)?,
+            bias: params.add("bias", [channels], Init::Zeros)?,
+            running_mean: params.add_state("running_mean", [channels], Init::Zeros)?,
+            running_var: params.add_state("running_var", [channels], Init::Ones)?,
+            eps: 1e-5,
+            momentum: 0.1,
+        })
+    }
+
+    /// The same layer with another `eps`.
+    pub fn eps(mut self, eps: f32) -> Self {
+        self.eps = eps;
+        self
+    }
+
+    /// The same layer with another momentum.
+    pub fn momentum(mut self, momentum: f32) -> Self {
+        self.momentum = momentum;
+        self
+    }
+
+    /// `running_mean` `[C]`.
+    pub fn running_mean(&self) -> &Param {
+        &self.running_mean
+    }
+
+    /// `running_var` `[C]`.
+    pub fn running_var(&self) -> &Param {
+        &self.running_var
+    }
+}
+
+impl Layer for BatchNorm2d {
+    fn forward(&self, x: &Tensor, mode: Mode) -> Tensor {
+        let graph = x.graph();
+        let (weight, bias) = (self.weight.on(graph), self.bias.on(graph));
+        let (old_mean, old_var) = (self.running_mean.on(graph), self.running_var.on(graph));
+        if mode == Mode::Eval {
+            return x.batch_norm_eval(&old_mean, &old_var, Some(&weight), Some(&bias), self.eps);
+        }
+        let (y, mean, var) = x.batch_norm_train(Some(&weight), Some(&bias), self.eps);
+        if y.check().is_ok() {
+            let n = (x.numel() / x.dim(1).max(1)) as f32;
+            let unbiased = var.mul_scalar(n / (n - 1.0).max(1.0));
+            for (old, new) in [(old_mean, mean), (old_var, unbiased)] {
+                let kept = old.mul_scalar(1.0 - self.momentum);
+                graph.assign(&old, &kept.add(&new.mul_scalar(self.momentum)));
+            }
+        }
+        y
+    }
+}

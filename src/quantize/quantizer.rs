@@ -1,0 +1,290 @@
+//! The vector quantiser as a layer with parameters and states.
+
+use super::k_means;
+use super::rows::{Metric, Quantized, ema_update, from_rows, to_rows, vector_quantize};
+use crate::nn::Mode;
+use crate::{Error, Graph, Init, Param, Params, Result, Tensor};
+
+/// How a codebook learns.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum CodebookUpdate {
+    /// By the gradient of the codebook loss and the model's optimiser.
+    Gradient,
+    /// By moving averages of the vectors that took each code; the codebook is a state
+    /// and not trained.
+    MovingAverage {
+        /// How much of the old average stays; 0.99 is usual.
+        decay: f32,
+        /// Smooths small clusters; 1e-5 is usual.
+        eps: f32,
+    },
+}
+
+/// A vector quantiser's description.
+#[derive(Debug, Clone, PartialEq)]
+pub struct VqConfig {
+    /// The number of codes.
+    pub codes: usize,
+    /// Their width, the channels of the input.
+    pub dim: usize,
+    /// Weight of the commitment loss; 0.25 in the papers.
+    pub beta: f32,
+    /// How vectors are compared with codes.
+    pub metric: Metric,
+    /// How the codebook learns.
+    pub update: CodebookUpdate,
+    /// In training with moving averages, codes whose average count of vectors per batch
+    /// is below this become random vectors of the batch. With
+    /// [`CodebookUpdate::Gradient`] the averages are kept too, and
+    /// [`VectorQuantizer::reset_unused`] does it when you call for it.
+    pub reset_below: Option<f32>,
+    /// The first codes; uniform in `+-1 / codes` where not given.
+    pub init: Option<Init>,
+}
+
+impl VqConfig {
+    /// Euclidean distance, trained by gradient, `beta` 0.25, no reset.
+    pub fn new(codes: usize, dim: usize) -> Self {
+        VqConfig {
+            codes,
+            dim,
+            beta: 0.25,
+            metric: Metric::Euclidean,
+            update: CodebookUpdate::Gradient,
+            reset_below: None,
+            init: None,
+        }
+    }
+
+    /// The same with moving averages (decay 0.99, eps 1e-5).
+    pub fn moving_average(mut self) -> Self {
+        self.update = CodebookUpdate::MovingAverage {
+            decay: 0.99,
+            eps: 1e-5,
+        };
+        self
+    }
+}
+
+/// Replaces each vector of its input by the nearest code of a codebook.
+///
+/// Parameter or state `embedding.weight` `[K, D]`; with moving averages the states
+/// `ema_cluster_size` `[K]` (1 at first) and `ema_w` `[K, D]` (the codes at first).
+pub struct VectorQuantizer {
+    config: VqConfig,
+    codebook: Param,
+    cluster_size: Option<Param>,
+    embed_sum: Option<Param>,
+}
+
+/// The average count that a code starts with, or that it gets by a reset: at least
+/// the threshold, or it would be reset again at once.
+fn fresh_size(threshold: f32) -> f32 {
+    threshold.max(1.0)
+}
+
+impl VectorQuantizer {
+    /// Adds the codebook to `params`. Errors: see [`Params::add`]; numbers in `config`
+    /// out of their ranges.
+    pub fn new(params: &Params, config: VqConfig) -> Result<Self> {
+        let in_range = |what: &str, v: f32, ok: bool| match ok {
+            true => Ok(()),
+            false => Err(Error::argument("VqConfig", format!("{what} is {v}"))),
+        };
+        in_range(
+            "beta",
+            config.beta,
+            config.beta >= 0.0 && config.beta.is_finite(),
+        )?;
+        if let CodebookUpdate::MovingAverage { decay, eps } = config.update {
+            in_range("decay", decay, (0.0..1.0).contains(&decay))?;
+            in_range("eps", eps, eps > 0.0 && eps.is_finite())?;
+        }
+        if let Some(t) = config.reset_below {
+            in_range("reset_below", t, t > 0.0 && t.is_finite())?;
+        }
+        let shape = [config.codes, config.dim];
+        let bound = 1.0 / config.codes.max(1) as f32;
+        let init = config.init.clone().unwrap_or(Init::Uniform {
+            lo: -bound,
+            hi: bound,
+        });
+        let averaged = matches!(config.update, CodebookUpdate::MovingAverage { .. });
+        let embedding = params.scope("embedding");
+        let codebook = if averaged {
+            embedding.add_state("weight", shape, init)?
+        } else {
+            embedding.add("weight", shape, init)?
+        };
+        let cluster_size = if averaged || config.reset_below.is_some() {
+            let size = Init::Constant(fresh_size(config.reset_below.unwrap_or(0.0)));
+            Some(params.add_state("ema_cluster_size", [config.codes], size)?)
+        } else {
+            None
+        };
+        let embed_sum = if averaged {
+            let size = fresh_size(config.reset_below.unwrap_or(0.0));
+            let sums = codebook.get()?.iter().map(|v| v * size).collect();
+            Some(params.add_state("ema_w", shape, Init::Values(sums))?)
+        } else {
+            None
+        };
+        Ok(VectorQuantizer {
+            config,
+            codebook,
+            cluster_size,
+            embed_sum,
+        })
+    }
+
+    /// `embedding.weight` `[K, D]`.
+    pub fn codebook(&self) -> &Param {
+        &self.codebook
+    }
+
+    /// The description it was made from.
+    pub fn config(&self) -> &VqConfig {
+        &self.config
+    }
+
+    /// Quantises `x`, `[M, D]` or `[N, D, ..]`. In training, moving averages are
+    /// updated when the program has run; the codes of this batch are those found with
+    /// the old codebook. With moving averages the loss is the commitment loss times
+    /// `beta`. Error: `x` has other channels than the codebook.
+    #[track_caller]
+    pub fn forward(&self, x: &Tensor, mode: Mode) -> Quantized {
+        let graph = x.graph();
+        let averaged = self.embed_sum.is_some();
+        let mut codebook = self.codebook.on(graph);
+        if averaged {
+            codebook = codebook.stop_gradient();
+        }
+        let mut out = vector_quantize(x, &codebook, self.config.metric, self.config.beta);
+        if averaged {
+            out.loss = out.commitment_loss.mul_scalar(self.config.beta);
+        }
+        if mode == Mode::Train && out.quantized.check().is_ok() {
+            self.track(x, &out);
+        }
+        out
+    }
+
+    /// Appends the updates of the moving averages.
+    #[track_caller]
+    fn track(&self, x: &Tensor, out: &Quantized) {
+        let graph = x.graph();
+        let Some(size) = &self.cluster_size else {
+            return;
+        };
+        let old_size = size.on(graph);
+        let (CodebookUpdate::MovingAverage { decay, eps }, Some(sum)) =
+            (self.config.update, &self.embed_sum)
+        else {
+            let moved = old_size.mul_scalar(USAGE_DECAY);
+            let moved = moved.add(&out.counts.mul_scalar(1.0 - USAGE_DECAY));
+            graph.assign(&old_size, &moved);
+            return;
+        };
+        let rows = to_rows(x);
+        let old_sum = sum.on(graph);
+        let new = ema_update(&rows, &out.indices, &old_size, &old_sum, decay, eps);
+        let (mut size, mut sums, mut codebook) = (new.cluster_size, new.embed_sum, new.codebook);
+        if let Some(threshold) = self.config.reset_below {
+            let fresh = fresh_size(threshold);
+            let unused = unused(&size, threshold);
+            let samples = samples(&rows, self.config.codes);
+            let column = unused.reshape([self.config.codes, 1]);
+            sums = column.select(&samples.mul_scalar(fresh), &sums);
+            codebook = column.select(&samples, &codebook);
+            size = unused.select(&size.full_like(fresh), &size);
+        }
+        graph.assign(&old_size, &size);
+        graph.assign(&old_sum, &sums);
+        graph.assign(&self.codebook.on(graph), &codebook);
+    }
+
+    /// Appends to `x`'s graph: when the program has run, codes that few vectors took
+    /// of late (an average per batch below `reset_below`) are random vectors of `x`
+    /// (`[M, D]` or `[N, D, ..]`). Gives the number of such codes. For codebooks trained
+    /// by gradient: run it between steps, in a program without an optimiser. Error:
+    /// `reset_below` is not set.
+    #[track_caller]
+    pub fn reset_unused(&self, x: &Tensor) -> Tensor {
+        let graph = x.graph();
+        let (Some(threshold), Some(size)) = (self.config.reset_below, &self.cluster_size) else {
+            return graph.poisoned(Error::argument(
+                "reset_unused",
+                "set `reset_below` in the quantiser's config",
+            ));
+        };
+        let (size, codebook) = (size.on(graph), self.codebook.on(graph));
+        let unused = unused(&size, threshold);
+        let samples = samples(&to_rows(x), self.config.codes);
+        let fresh = fresh_size(threshold);
+        let column = unused.reshape([self.config.codes, 1]);
+        if let Some(sum) = &self.embed_sum {
+            let sum = sum.on(graph);
+            graph.assign(&sum, &column.select(&samples.mul_scalar(fresh), &sum));
+        }
+        graph.assign(&codebook, &column.select(&samples, &codebook));
+        graph.assign(&size, &unused.select(&size.full_like(fresh), &size));
+        unused.sum(&[], false)
+    }
+
+    /// The codes of `indices` (u32, `[M]` or `[N, ..]`) as `[M, D]` or `[N, D, ..]`:
+    /// the decoder's input for given or sampled indices. With [`Metric::Cosine`] they
+    /// have length 1, as in [`VectorQuantizer::forward`].
+    #[track_caller]
+    pub fn lookup(&self, indices: &Tensor) -> Tensor {
+        let mut codebook = self.codebook.on(indices.graph());
+        if self.config.metric == Metric::Cosine {
+            codebook = super::rows::normalized(&codebook);
+        }
+        let flat = indices.reshape([indices.numel()]);
+        let rows = codebook.gather_rows(&flat);
+        if rows.check().is_err() {
+            return rows;
+        }
+        from_rows(&rows, indices.shape().dims())
+    }
+
+    /// Starts the codebook with the centres of `rows` (encoder outputs `[M, D]`
+    /// row-major, as from one first batch): ten iterations of k-means. Errors: see
+    /// [`k_means`].
+    pub fn start_from(&self, rows: &[f32], seed: u64) -> Result<()> {
+        let centres = k_means(rows, self.config.dim, self.config.codes, 10, seed)?;
+        self.codebook.set(&centres)?;
+        let size = fresh_size(self.config.reset_below.unwrap_or(0.0));
+        if let Some(sums) = &self.embed_sum {
+            let scaled: Vec<f32> = centres.iter().map(|v| v * size).collect();
+            sums.set(&scaled)?;
+        }
+        if let Some(sizes) = &self.cluster_size {
+            sizes.set(&vec![size; self.config.codes])?;
+        }
+        Ok(())
+    }
+
+    /// The vectors of `x` as rows `[M, D]`, as [`VectorQuantizer::start_from`] wants them.
+    #[track_caller]
+    pub fn rows(&self, x: &Tensor) -> Tensor {
+        to_rows(x)
+    }
+}
+
+/// How much of the average usage stays where the codebook itself is not averaged.
+const USAGE_DECAY: f32 = 0.99;
+
+/// 1 where a code's average count is below `threshold`.
+#[track_caller]
+fn unused(size: &Tensor, threshold: f32) -> Tensor {
+    size.less(&size.full_like(threshold))
+}
+
+/// One random row for each code.
+#[track_caller]
+fn samples(rows: &Tensor, codes: usize) -> Tensor {
+    let graph: &Graph = rows.graph();
+    let picks = graph.random_below([codes], rows.dim(0));
+    rows.stop_gradient().gather_rows(&picks)
+}
