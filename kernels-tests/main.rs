@@ -18,5 +18,6 @@ mod random;
 mod reduce;
 mod support;
 mod tape;
+mod training;
 mod vectors;
 mod views;

@@ -3,7 +3,7 @@
 //! Not part of the library: it draws and prints, and knows nothing of models.
 
 // Every example is a program of its own and uses its part of this kit.
-#![allow(dead_code)]
+#![allow(dead_code, unused_imports)]
 
 pub mod args;
 pub mod picture;
