@@ -5,7 +5,7 @@
 //   lse       log sum e^x, kept as (peak, sum e^(x - peak)) between the passes
 // One invocation folds one part of one output's elements: parts > 1 leaves partial
 // results that a later pass (MERGE where they are pairs) folds again, in fixed order.
-// Sums are blocked by 64, so that rounding grows with the blocks, not the elements.
+// Sums are blocked by 64 at most, so that rounding grows with the blocks, not the elements.
 // Grid: flat over outputs * parts. Caller: ops/reduce.rs
 #import grid
 
@@ -91,7 +91,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
     let start = base(o);
     var at = start + offset(r);
 #else
-    // The two digits of r advance with a carry: no division in the loop.
+    // The two digits of r advance by runs, within which the inner one does not wrap.
     var digit = r % args.reduced_extent;
     let step_digit = step % args.reduced_extent;
     let jump = (step / args.reduced_extent) * args.reduced_outer + step_digit * args.reduced_inner;
@@ -112,10 +112,15 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
 #endif
     var winner = NOBODY;
     while (left > 0u) {
-        let stop = left - min(left, 64u);
+        var run = min(left, 64u);
+#if GENERIC == 0
+        if (step_digit > 0u) {
+            run = min(run, (args.reduced_extent - digit + step_digit - 1u) / step_digit);
+        }
+#endif
         var sum = 0.0;
         var sum2 = 0.0;
-        for (; left > stop; left--) {
+        for (var i = 0u; i < run; i++) {
             let v = x[at];
 #if FOLD == sum
             sum += v;
@@ -156,19 +161,25 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
                 total += mass * exp(v - best);
             }
 #endif
-            r += step;
 #if GENERIC
             // Past the end the offset is not used.
+            r += step;
             at = start + offset(r);
 #else
-            digit += step_digit;
+#if FOLD == arg
+            r += step;
+#endif
             at += jump;
-            if (digit >= args.reduced_extent) {
-                digit -= args.reduced_extent;
-                at += carry;
-            }
 #endif
         }
+#if GENERIC == 0
+        digit += run * step_digit;
+        if (digit >= args.reduced_extent) {
+            digit -= args.reduced_extent;
+            at += carry;
+        }
+#endif
+        left -= run;
         total += sum;
         total2 += sum2;
     }

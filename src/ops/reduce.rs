@@ -161,7 +161,10 @@ pub(crate) fn fold(
         let count = split.count();
         let parts = parts(cx, rows, count);
         let chunk = count.div_ceil(parts);
-        let interleaved = parts > 1 && split.reduced.last().is_some_and(|(_, s)| *s == 1);
+        // A CPU that plays GPU walks through each part; real ones read side by side.
+        let interleaved = parts > 1
+            && cx.device().class != DeviceClass::Software
+            && split.reduced.last().is_some_and(|(_, s)| *s == 1);
         let into: Vec<Slot> = match parts {
             1 => outputs.to_vec(),
             _ => (0..1 + pairs as usize)
@@ -219,7 +222,7 @@ pub(crate) fn fold(
         }
         kernel
             .flops(rows * count * if name == "sum" { 1 } else { 3 })
-            .trips(chunk + chunk / 64 + 1)
+            .trips(2 * chunk)
             .threads(rows * parts, 64)?;
         if parts == 1 {
             return Ok(());
@@ -263,7 +266,7 @@ fn parts(cx: &Lower<'_>, rows: usize, count: usize) -> usize {
         _ => (32_768, 128),
     };
     let wanted = (invocations / rows.max(1)).min(count / least);
-    let parts = wanted.max(count.div_ceil(32_768)).max(1);
+    let parts = wanted.max(count.div_ceil(16_384)).max(1);
     count.div_ceil(count.div_ceil(parts).max(1)).max(1)
 }
 

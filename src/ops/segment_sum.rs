@@ -82,9 +82,9 @@ impl Op for SegmentSum {
         };
         let sorted = rows * segments * width > looks;
         // Without sorting, parts make work; with it, they even out long segments, and
-        // may take as much memory as the rows do.
+        // should still have some rows each where all segments are alike.
         let wanted = if sorted {
-            (rows / 2048).min(2 * rows / segments)
+            (rows / 8192).min(rows / (16 * segments))
         } else {
             (invocations / (segments * width)).min(rows / 128)
         };
