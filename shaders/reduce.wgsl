@@ -5,6 +5,8 @@
 //   lse       log sum e^x, kept as (peak, sum e^(x - peak)) between the passes
 // One invocation folds one part of one output's elements: parts > 1 leaves partial
 // results that a later pass (MERGE where they are pairs) folds again, in fixed order.
+// VEC4: four neighbours along the reduced axis are read at once; all extents and
+// strides of x then count these.
 // Sums are blocked by 64 at most, so that rounding grows with the blocks, not the elements.
 // Grid: flat over outputs * parts. Caller: ops/reduce.rs
 #import grid
@@ -29,7 +31,29 @@ struct Args {
 }
 #args
 
-@group(0) @binding(0) var<storage, read> x: array<f32>;
+#if VEC4
+alias Cell = vec4f;
+
+fn add_up(c: vec4f) -> f32 {
+    return (c.x + c.y) + (c.z + c.w);
+}
+
+fn largest(c: vec4f) -> f32 {
+    return max(max(c.x, c.y), max(c.z, c.w));
+}
+#else
+alias Cell = f32;
+
+fn add_up(c: f32) -> f32 {
+    return c;
+}
+
+fn largest(c: f32) -> f32 {
+    return c;
+}
+#endif
+
+@group(0) @binding(0) var<storage, read> x: array<Cell>;
 #if FOLD == arg
 #if W
 @group(0) @binding(2) var<storage, read> w: array<u32>;
@@ -43,7 +67,7 @@ struct Args {
 #else
 @group(0) @binding(1) var<storage, read_write> y: array<f32>;
 #if W
-@group(0) @binding(2) var<storage, read> w: array<f32>;
+@group(0) @binding(2) var<storage, read> w: array<Cell>;
 #endif
 #if Y2
 @group(0) @binding(${2+W}) var<storage, read_write> y2: array<f32>;
@@ -103,8 +127,8 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
     let middle = shift[o];
 #endif
 
-    var total = 0.0;
-    var total2 = 0.0;
+    var total = Cell();
+    var total2 = Cell();
 #if FOLD == max
     var best = ${SIGN} * x[at];
 #else
@@ -118,8 +142,8 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
             run = min(run, (args.reduced_extent - digit + step_digit - 1u) / step_digit);
         }
 #endif
-        var sum = 0.0;
-        var sum2 = 0.0;
+        var sum = Cell();
+        var sum2 = Cell();
         for (var i = 0u; i < run; i++) {
             let v = x[at];
 #if FOLD == sum
@@ -185,7 +209,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
     }
 
 #if FOLD == max
-    y[index] = ${SIGN} * best;
+    y[index] = ${SIGN} * largest(best);
 #elif FOLD == arg
 #if Y2
     y[index] = best;
@@ -202,9 +226,9 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
     y[index] = best + log(total);
 #endif
 #elif FOLD == dot
-    y[index] = total;
-    y2[index] = total2;
+    y[index] = add_up(total);
+    y2[index] = add_up(total2);
 #else
-    y[index] = args.scale * total;
+    y[index] = args.scale * add_up(total);
 #endif
 }

@@ -74,7 +74,7 @@ impl Op for Pick {
     fn lower(&self, cx: &mut Lower<'_>) -> Result<()> {
         let split = Split::new(&cx.input(0).shape, &self.axes);
         let total = split.outputs();
-        let generic = split.kept.len() > 2 || split.reduced.len() > 2;
+        let generic = split.is_long();
         let mut kernel = cx
             .kernel("pick", SHADER)
             .variant("pick")

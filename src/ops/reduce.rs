@@ -109,6 +109,25 @@ impl Split {
         self.kept.iter().map(|(d, _)| d).product()
     }
 
+    /// Whether kept or reduced axes are more than the two that a kernel's arguments tell.
+    pub fn is_long(&self) -> bool {
+        self.kept.len() > 2 || self.reduced.len() > 2
+    }
+
+    /// Counts in fours along the innermost axis, if that is reduced and allows it.
+    fn take_four(&mut self) -> bool {
+        let long = self.is_long();
+        match self.reduced.last_mut() {
+            Some((extent, 1)) if !long && extent.is_multiple_of(4) => *extent /= 4,
+            _ => return false,
+        }
+        // Rows are a multiple of four apart, being whole rows of that axis.
+        let outer = self.reduced.len() - 1;
+        let strides = self.kept.iter_mut().chain(&mut self.reduced[..outer]);
+        strides.for_each(|(_, stride)| *stride /= 4);
+        true
+    }
+
     /// The number of elements behind each output.
     pub fn count(&self) -> usize {
         self.reduced.iter().map(|(d, _)| d).product()
@@ -158,6 +177,7 @@ pub(crate) fn fold(
     let (mut name, mut sign, mut merge) = (name, sign, false);
     let mut inputs = inputs.to_vec();
     loop {
+        let vec4 = !merge && !matches!(name, "arg" | "lse") && split.take_four();
         let count = split.count();
         let parts = parts(cx, rows, count);
         let chunk = count.div_ceil(parts);
@@ -173,7 +193,7 @@ pub(crate) fn fold(
         };
         let shift = matches!(name, "centered") || (name == "dot" && !merge);
         let second = inputs.len() > 1 + shift as usize;
-        let generic = split.kept.len() > 2 || split.reduced.len() > 2;
+        let generic = split.is_long();
         let mut kernel = cx
             .kernel("reduce", SHADER)
             .variant(if merge {
@@ -186,6 +206,7 @@ pub(crate) fn fold(
             .define("W", second as u32)
             .define("Y2", (into.len() > 1) as u32)
             .define("SHIFT", shift as u32)
+            .define("VEC4", vec4 as u32)
             .define("GENERIC", generic as u32);
         if let Some(negate) = sign {
             kernel = kernel.define("SIGN", if negate { "-1.0" } else { "1.0" });
@@ -221,7 +242,7 @@ pub(crate) fn fold(
             kernel = kernel.read(*middle);
         }
         kernel
-            .flops(rows * count * if name == "sum" { 1 } else { 3 })
+            .flops(rows * count * if vec4 { 4 } else { 1 } * if name == "sum" { 1 } else { 3 })
             .trips(2 * chunk)
             .threads(rows * parts, 64)?;
         if parts == 1 {
