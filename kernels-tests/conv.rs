@@ -81,6 +81,13 @@ fn cases() -> Vec<Case> {
         ([1, 2, 6, 9], 3, [3, 5], asymmetric([2, 0, 4, 0])),
         ([1, 2, 6, 2], 3, [3, 1], asymmetric([0, 1, 0, 0])),
         ([3, 2, 1, 1], 11, [3, 3], same(1)),
+        // Wider than one tile of channels both ways, where subgroups share reads.
+        ([3, 19, 6, 7], 37, [3, 3], same(1)),
+        ([3, 37, 7, 6], 19, [3, 3], strided([2, 2], 1)),
+        ([2, 35, 5, 5], 33, [1, 1], plain),
+        ([2, 20, 6, 6], 36, [3, 3], grouped(2, same(1))),
+        ([2, 9, 7, 7], 18, [5, 5], same(2)),
+        ([2, 9, 9, 9], 17, [7, 7], same(3)),
         ([1, 2, 6, 6], 3, [1, 1], asymmetric([0, 1, 0, 0])),
     ]
 }
@@ -237,8 +244,8 @@ fn many_pixels() {
         let params = same(k[0] / 2);
         check_op(
             &format!("many pixels {shape:?}"),
-            &data(&(shape, o, k, params))[..2],
-            |_, x| vec![x[0].conv2d(&x[1], None, &params)],
+            &data(&(shape, o, k, params)),
+            |_, x| vec![x[0].conv2d(&x[1], Some(&x[2]), &params)],
             big,
         );
     }

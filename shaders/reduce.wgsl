@@ -10,6 +10,7 @@
 // Sums are blocked by 64 at most, so that rounding grows with the blocks, not the elements.
 // Grid: flat over outputs * parts. Caller: ops/reduce.rs
 #import grid
+#import math
 
 struct Args {
     outputs: u32,
@@ -179,10 +180,10 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
             let mass = 1.0;
 #endif
             if (v > best) {
-                total = total * exp(best - v) + mass;
+                total = total * exp_f32(best - v) + mass;
                 best = v;
             } else {
-                total += mass * exp(v - best);
+                total += mass * exp_f32(v - best);
             }
 #endif
 #if GENERIC
@@ -223,7 +224,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
     y[index] = best;
     y2[index] = total;
 #else
-    y[index] = best + log(total);
+    y[index] = best + log_f32(total);
 #endif
 #elif FOLD == dot
     y[index] = add_up(total);

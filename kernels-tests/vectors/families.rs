@@ -1,9 +1,9 @@
 //! How the cases of each family are built from this crate's ops.
 
 use flowgrad::Tensor;
-use flowgrad::ops::Activation;
+use flowgrad::ops::{Activation, ConvParams, ConvTransposeParams, PoolParams};
 
-use super::{Inputs, Outputs, VectorCase};
+use super::{Inputs, Outputs, VectorCase, codes, losses};
 
 /// Ops of these files that belong to later parts of the crate.
 pub fn is_later(op: &str) -> bool {
@@ -19,12 +19,18 @@ pub fn is_informative(op: &str, output: &str) -> bool {
 pub fn build(case: &VectorCase<'_>, x: &Inputs) -> Outputs {
     match case.family {
         "matmul" => matmul(case, x),
+        "conv" => conv(case, x),
+        "pool" => pool(case, x),
         "pointwise" => pointwise(case, x),
+        "reduce" => reduce(case, x),
+        "norm" => norm(case, x),
+        "loss" => losses::build(case, x),
+        "vq" => codes::build(case, x),
         other => panic!("family {other} is not known"),
     }
 }
 
-fn unknown(case: &VectorCase<'_>) -> ! {
+pub fn unknown(case: &VectorCase<'_>) -> ! {
     panic!(
         "{}: op {} of family {} is not known",
         case.name, case.op, case.family
@@ -40,6 +46,61 @@ fn matmul(case: &VectorCase<'_>, x: &Inputs) -> Outputs {
         }
         ("matmul", Some(bias)) => a.matmul_with(b, ta, tb).add(bias),
         ("matmul", None) => a.matmul_with(b, ta, tb),
+        _ => unknown(case),
+    };
+    vec![("y", y)]
+}
+
+fn conv(case: &VectorCase<'_>, x: &Inputs) -> Outputs {
+    let (image, weight, bias) = (x.get("x"), x.get("w"), x.find("b"));
+    let groups = case.int("groups") as usize;
+    let (stride, dilation) = (case.sizes("stride"), case.sizes("dilation"));
+    let y = match case.op.as_str() {
+        "conv2d" => {
+            let params = ConvParams {
+                stride,
+                padding: case.sizes("padding"),
+                dilation,
+                groups,
+                ..Default::default()
+            };
+            image.conv2d(weight, bias, &params)
+        }
+        "conv_transpose2d" => {
+            let params = ConvTransposeParams {
+                stride,
+                padding: case.sizes("padding"),
+                output_padding: case.sizes("output_padding"),
+                dilation,
+                groups,
+                ..Default::default()
+            };
+            image.conv_transpose2d(weight, bias, &params)
+        }
+        _ => unknown(case),
+    };
+    vec![("y", y)]
+}
+
+fn pool(case: &VectorCase<'_>, x: &Inputs) -> Outputs {
+    let image = x.get("x");
+    let params = |count: bool| PoolParams {
+        count_include_pad: count,
+        ..PoolParams::new(case.sizes("kernel"), case.sizes("stride"))
+            .padding(case.sizes("padding"))
+    };
+    let y = match case.op.as_str() {
+        "max_pool2d" => {
+            let (y, idx) = image.max_pool2d_with_indices(&params(true));
+            return vec![("y", y), ("idx", idx)];
+        }
+        "avg_pool2d" => image.avg_pool2d(&params(case.flag("count_include_pad"))),
+        "global_avg_pool2d" => {
+            // [N, C], whether or not the op keeps the image axes.
+            let shape = [image.dim(0), image.dim(1)];
+            image.global_avg_pool2d().reshape(shape)
+        }
+        "upsample_nearest2d" => image.upsample_nearest2d(case.sizes("factor")),
         _ => unknown(case),
     };
     vec![("y", y)]
@@ -72,4 +133,96 @@ fn pointwise(case: &VectorCase<'_>, x: &Inputs) -> Outputs {
         _ => unknown(case),
     };
     vec![("y", y)]
+}
+
+fn reduce(case: &VectorCase<'_>, inputs: &Inputs) -> Outputs {
+    let x = inputs.get("x");
+    let axes = || -> Vec<isize> { case.list("axes").iter().map(|a| *a as isize).collect() };
+    let keep = || case.flag("keepdim");
+    let along = || case.int("axis") as isize;
+    let index = |f: fn(&Tensor, Option<isize>) -> Tensor| {
+        let axis = case.params["axis"].as_i64().map(|a| a as isize);
+        let y = f(x, axis);
+        match axis {
+            Some(axis) if keep() => {
+                let mut shape = x.shape().dims().to_vec();
+                shape[axis as usize] = 1;
+                y.reshape(shape)
+            }
+            _ => y,
+        }
+    };
+    let y = match case.op.as_str() {
+        "sum" => x.sum(&axes(), keep()),
+        "mean" => x.mean(&axes(), keep()),
+        "max" => x.max(&axes(), keep()),
+        "min" => x.min(&axes(), keep()),
+        "var_biased" => x.var(&axes(), false, keep()),
+        "var_unbiased" => x.var(&axes(), true, keep()),
+        "logsumexp" => x.logsumexp(&axes(), keep()),
+        "argmax" => index(Tensor::argmax),
+        "argmin" => index(Tensor::argmin),
+        "cumsum" => x.cumsum(along()),
+        "softmax" => x.softmax(along()),
+        "log_softmax" => x.log_softmax(along()),
+        _ => unknown(case),
+    };
+    vec![("y", y)]
+}
+
+fn norm(case: &VectorCase<'_>, inputs: &Inputs) -> Outputs {
+    let x = inputs.get("x");
+    let (gamma, beta) = (inputs.find("gamma"), inputs.find("beta"));
+    let eps = case.float("eps");
+    let rstd = |var: Tensor| var.add_scalar(eps).rsqrt();
+    match case.op.as_str() {
+        "batch_norm_train" => {
+            let (y, mean, var) = x.batch_norm_train(gamma, beta, eps);
+            let rows = (x.numel() / x.dim(1)) as f32;
+            let momentum = case.float("momentum");
+            let follow = |old: &str, new: &Tensor| {
+                let old = inputs.get(old).mul_scalar(1.0 - momentum);
+                old.add(&new.mul_scalar(momentum))
+            };
+            let new_mean = follow("running_mean", &mean);
+            let new_var = follow("running_var", &var.mul_scalar(rows / (rows - 1.0)));
+            vec![
+                ("y", y),
+                ("mean", mean),
+                ("var", var),
+                ("new_running_mean", new_mean),
+                ("new_running_var", new_var),
+            ]
+        }
+        "batch_norm_eval" => {
+            let (mean, var) = (inputs.get("running_mean"), inputs.get("running_var"));
+            vec![("y", x.batch_norm_eval(mean, var, gamma, beta, eps))]
+        }
+        "group_norm" => {
+            let groups = case.int("groups") as usize;
+            let y = x.group_norm(groups, gamma, beta, eps);
+            let n = x.dim(0);
+            let rows = x.reshape([n, groups, x.numel() / n / groups]);
+            let (mean, var) = rows.moments(&[2]);
+            let shape = [n, groups];
+            vec![
+                ("y", y),
+                ("mean", mean.reshape(shape)),
+                ("rstd", rstd(var).reshape(shape)),
+            ]
+        }
+        "layer_norm" => {
+            let axes: Vec<usize> = case.list("normalized_shape").iter().map(|d| *d as usize).collect();
+            let y = x.layer_norm(&axes, gamma, beta, eps);
+            let lead = &x.shape().dims()[..x.shape().rank() - axes.len()];
+            let last: Vec<isize> = (1..=axes.len() as isize).map(|i| -i).collect();
+            let (mean, var) = x.moments(&last);
+            vec![
+                ("y", y),
+                ("mean", mean.reshape(lead)),
+                ("rstd", rstd(var).reshape(lead)),
+            ]
+        }
+        _ => unknown(case),
+    }
 }
