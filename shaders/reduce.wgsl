@@ -8,7 +8,7 @@
 // VEC4: four neighbours along the reduced axis are read at once; all extents and
 // strides of x then count these.
 // Sums are blocked by 64 at most, so that rounding grows with the blocks, not the elements.
-// Grid: flat over outputs * parts. Caller: ops/reduce.rs
+// Grid: flat over outputs * parts. Caller: ops/fold.rs
 #import grid
 #import math
 

@@ -1,6 +1,7 @@
 //! One element of each row: `take_along_axis`, and its gradient.
 
-use super::reduce::{Split, digits, each, normalize_axes, offset_expression, reduced_shape};
+use super::fold::{Split, digits};
+use super::reduce::{each, normalize_axes, offset_expression, reduced_shape};
 use crate::graph::{Array, Lower, Op, Slot, Spec, Tensor, Vjp};
 use crate::{DType, Error, Result, Shape};
 

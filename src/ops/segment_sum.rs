@@ -4,8 +4,9 @@
 //! bits in every run. Small problems let every output look at every row; larger ones
 //! sort the rows by segment first, stably, and add them in that order.
 
+use super::fold::{Fold, Split, fold};
 use super::gather::expect_u32;
-use super::reduce::{Fold, Split, expect_f32, fold};
+use super::reduce::expect_f32;
 use crate::device::DeviceClass;
 use crate::graph::{Access, Array, Lower, Op, Slot, Spec, Tensor, Vjp};
 use crate::{Error, Result, Shape};
