@@ -5,6 +5,7 @@
 //   state [4] = seed low, seed high, step, 0
 // Grid: flat, one invocation per pair. Caller: ops/random.rs
 #import grid
+#import math
 #import threefry
 
 struct Args {
@@ -54,7 +55,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
     let out = select(vec2f(), vec2f(1.0), vec2f(words >> vec2u(8u)) * SCALE < vec2f(args.p));
 #else
     let top = words >> vec2u(8u);
-    let radius = sqrt(max(-2.0 * log(f32(top.x + 1u) * SCALE), 0.0));
+    let radius = sqrt(max(-2.0 * log_f32(f32(top.x + 1u) * SCALE), 0.0));
     let out = radius * turn(top.y);
 #endif
     y[at] = out.x;

@@ -4,9 +4,10 @@
 //   softmax_grad      y = w (x - sum x w)            x the upstream gradient, w the softmax
 //   log_softmax_grad  y = x - e^w sum x              w the log_softmax
 // ROWS: one invocation per row finds the sums and writes the row. Otherwise one
-// invocation per element, and the sums (of ops/reduce.rs) are the last bindings.
+// invocation per element, and the sums (of ops/fold.rs) are the last bindings.
 // Grid: flat over rows or elements. Caller: ops/softmax.rs
 #import grid
+#import math
 
 struct Args {
     total: u32,
@@ -29,15 +30,15 @@ struct Args {
 
 fn forward(v: f32, peak: f32, mass: f32) -> f32 {
 #if LOG
-    return (v - peak) - log(mass);
+    return (v - peak) - log_f32(mass);
 #else
-    return exp(v - peak) / mass;
+    return exp_f32(v - peak) / mass;
 #endif
 }
 
 fn backward(g: f32, w: f32, sum: f32) -> f32 {
 #if LOG
-    return g - exp(w) * sum;
+    return g - exp_f32(w) * sum;
 #else
     return w * (g - sum);
 #endif
@@ -72,7 +73,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
     }
     var mass = 0.0;
     for (var at = start; at < end; at += args.inner) {
-        mass += exp(x[at] - peak);
+        mass += exp_f32(x[at] - peak);
     }
     for (var at = start; at < end; at += args.inner) {
         y[at] = forward(x[at], peak, mass);

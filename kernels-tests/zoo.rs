@@ -1,0 +1,359 @@
+//! One small graph per op and per kernel variant: what all kernels are checked on.
+
+use flowgrad::Graph;
+use flowgrad::ops::{Activation, ConvParams, ConvTransposeParams, CrossEntropy, PoolParams};
+
+use crate::support::{Case, Data, build_case};
+
+fn images(shape: [usize; 4]) -> Data {
+    Data::distinct(shape, 1)
+}
+
+/// Every op, with gradients where there are any.
+pub fn zoo() -> Vec<Case> {
+    let mut cases = Vec::new();
+    products(&mut cases);
+    convolutions(&mut cases);
+    pools(&mut cases);
+    reductions(&mut cases);
+    norms(&mut cases);
+    views(&mut cases);
+    codes(&mut cases);
+    pointwise(&mut cases);
+    random(&mut cases);
+    cases
+}
+
+fn products(cases: &mut Vec<Case>) {
+    for (m, n, k) in [(1, 1, 1), (5, 7, 3), (64, 48, 40), (130, 20, 17)] {
+        for (ta, tb) in [(false, false), (true, false), (false, true), (true, true)] {
+            let a = if ta { [k, m] } else { [m, k] };
+            let b = if tb { [n, k] } else { [k, n] };
+            cases.push(build_case(
+                &format!("matmul {m}x{n}x{k}"),
+                &[Data::f32(a, 1), Data::f32(b, 2)],
+                |_, x| vec![x[0].matmul_with(&x[1], ta, tb)],
+                true,
+            ));
+        }
+    }
+    for activation in [
+        Activation::None,
+        Activation::Relu,
+        Activation::LeakyRelu(0.1),
+        Activation::Sigmoid,
+        Activation::Tanh,
+    ] {
+        cases.push(build_case(
+            &format!("linear {activation:?}"),
+            &[
+                Data::f32([6, 5], 1),
+                Data::f32([7, 5], 2),
+                Data::f32([7], 3),
+            ],
+            |_, x| vec![x[0].linear(&x[1], Some(&x[2]), activation)],
+            true,
+        ));
+    }
+    cases.push(build_case(
+        "batched matmul",
+        &[Data::f32([2, 3, 4, 5], 1), Data::f32([3, 5, 6], 2)],
+        |_, x| vec![x[0].matmul(&x[1])],
+        true,
+    ));
+}
+
+fn convolutions(cases: &mut Vec<Case>) {
+    let mut conv = |name: &str, c: usize, o: usize, k: usize, params: ConvParams| {
+        let weight = Data::f32([o, c / params.groups, k, k], 2);
+        cases.push(build_case(
+            name,
+            &[images([2, c, 9, 8]), weight, Data::f32([o], 3)],
+            |_, x| vec![x[0].conv2d(&x[1], Some(&x[2]), &params)],
+            true,
+        ));
+    };
+    let plain = ConvParams::default();
+    let same = ConvParams {
+        padding: [1; 4],
+        ..plain
+    };
+    conv("conv 1x1", 5, 7, 1, plain);
+    conv("conv 3x3", 8, 16, 3, same);
+    conv("conv 3x3, one channel", 1, 1, 3, same);
+    let stride = [2, 2];
+    conv("strided", 4, 6, 3, ConvParams { stride, ..same });
+    let dilation = [2, 2];
+    conv("dilated", 4, 6, 3, ConvParams { dilation, ..same });
+    conv("grouped", 4, 6, 3, ConvParams { groups: 2, ..same });
+    conv("depthwise", 4, 4, 3, ConvParams { groups: 4, ..same });
+    let padding = [2, 1, 0, 3];
+    conv("lopsided", 3, 5, 3, ConvParams { padding, ..plain });
+    let activation = Activation::Relu;
+    conv("conv relu", 3, 5, 3, ConvParams { activation, ..same });
+    let params = ConvTransposeParams {
+        stride: [2, 2],
+        padding: [1, 1],
+        ..Default::default()
+    };
+    cases.push(build_case(
+        "conv_transpose",
+        &[
+            images([2, 4, 5, 6]),
+            Data::f32([4, 3, 4, 4], 2),
+            Data::f32([3], 3),
+        ],
+        |_, x| vec![x[0].conv_transpose2d(&x[1], Some(&x[2]), &params)],
+        true,
+    ));
+}
+
+fn pools(cases: &mut Vec<Case>) {
+    let windows = [
+        PoolParams::new([2, 2], [2, 2]),
+        PoolParams::new([3, 3], [2, 2]).padding([1, 1]),
+        PoolParams {
+            count_include_pad: false,
+            ..PoolParams::new([3, 2], [1, 2]).padding([1, 0])
+        },
+    ];
+    for params in windows {
+        cases.push(build_case(
+            &format!("pool {params:?}"),
+            &[images([2, 3, 8, 7])],
+            |_, x| {
+                let (y, idx) = x[0].max_pool2d_with_indices(&params);
+                vec![y, idx, x[0].avg_pool2d(&params)]
+            },
+            true,
+        ));
+    }
+    cases.push(build_case(
+        "scaling",
+        &[images([2, 3, 4, 5])],
+        |_, x| vec![x[0].global_avg_pool2d(), x[0].upsample_nearest2d([2, 3])],
+        true,
+    ));
+}
+
+fn reductions(cases: &mut Vec<Case>) {
+    let shapes: [(&[usize], &[isize]); 5] = [
+        (&[3, 5], &[1]),
+        (&[4, 3, 5, 2], &[0, 2]),
+        (&[7], &[]),
+        (&[70_000], &[]),
+        (&[2, 3, 33_000], &[0, 2]),
+    ];
+    for (shape, axes) in shapes {
+        cases.push(build_case(
+            &format!("reduce {shape:?} {axes:?}"),
+            &[Data::distinct(shape, 1)],
+            |_, x| {
+                vec![
+                    x[0].sum(axes, false),
+                    x[0].mean(axes, true),
+                    x[0].max(axes, false),
+                    x[0].min(axes, true),
+                    x[0].var(axes, true, false),
+                    x[0].logsumexp(axes, false),
+                ]
+            },
+            true,
+        ));
+    }
+    for (shape, axis) in [
+        (vec![4, 6], 1),
+        (vec![5, 4, 3], 1),
+        (vec![3, 70_000], 1),
+        (vec![9], 0),
+    ] {
+        cases.push(build_case(
+            &format!("along {axis} of {shape:?}"),
+            &[Data::distinct(shape, 1)],
+            |_, x| {
+                vec![
+                    x[0].softmax(axis),
+                    x[0].log_softmax(axis),
+                    x[0].cumsum(axis),
+                    x[0].argmax(Some(axis)),
+                    x[0].argmin(None),
+                ]
+            },
+            true,
+        ));
+    }
+}
+
+fn norms(cases: &mut Vec<Case>) {
+    cases.push(build_case(
+        "norms",
+        &[
+            images([2, 4, 3, 5]),
+            Data::f32([4], 2),
+            Data::f32([4], 3),
+            Data::f32([3, 5], 4),
+        ],
+        |_, x| {
+            let (gamma, beta) = (Some(&x[1]), Some(&x[2]));
+            let (y, mean, var) = x[0].batch_norm_train(gamma, beta, 1e-5);
+            let eval = x[0].batch_norm_eval(&mean, &var, gamma, None, 1e-5);
+            let group = x[0].group_norm(2, gamma, beta, 1e-5);
+            let layer = x[0].layer_norm(&[3, 5], Some(&x[3]), None, 1e-5);
+            vec![y, mean, var, eval, group, layer]
+        },
+        true,
+    ));
+}
+
+fn views(cases: &mut Vec<Case>) {
+    cases.push(build_case(
+        "views",
+        &[Data::f32([4, 3, 6], 1), Data::f32([4, 1, 6], 2)],
+        |_, x| {
+            vec![
+                x[0].permute(&[2, 0, 1]),
+                x[0].transpose(0, 1),
+                x[1].broadcast_to([4, 5, 6]),
+                x[0].slice(2, 1, 4),
+                x[0].slice_step(2, 5, 3, -2),
+                x[0].pad(&[(1, 0), (0, 2), (1, 1)], 0.5),
+                x[0].flip(&[0, 2]),
+                x[0].roll(1, 2),
+                flowgrad::Tensor::concat(&[&x[0], &x[1]], 1),
+                x[0].reshape([12, 6]),
+            ]
+        },
+        true,
+    ));
+}
+
+fn codes(cases: &mut Vec<Case>) {
+    for (n, k, d) in [(5, 7, 3), (2, 4099, 4), (70, 33, 8)] {
+        cases.push(build_case(
+            &format!("codes {n} {k} {d}"),
+            &[Data::f32([n, d], 1), Data::f32([k, d], 2)],
+            |_, x| {
+                let idx = x[0].codebook_nearest(&x[1]);
+                let code = x[1].gather_rows(&idx);
+                let sums = x[0].segment_sum(&idx, k);
+                vec![
+                    x[0].straight_through(&code.stop_gradient()),
+                    code,
+                    sums,
+                    idx.one_hot(k).stop_gradient(),
+                    idx,
+                ]
+            },
+            true,
+        ));
+    }
+    cases.push(build_case(
+        "labels",
+        &[Data::f32([6, 5, 2], 1), Data::below([6, 2], 2, 5)],
+        |_, x| {
+            let options = CrossEntropy {
+                label_smoothing: 0.1,
+                ..Default::default()
+            };
+            vec![
+                x[0].cross_entropy(&x[1], &options),
+                x[0].take_along_axis(1, &x[1]),
+            ]
+        },
+        true,
+    ));
+}
+
+fn pointwise(cases: &mut Vec<Case>) {
+    cases.push(build_case(
+        "functions",
+        &[
+            Data::uniform([5, 7], 1, 0.5, 2.0),
+            Data::uniform([7], 2, 0.5, 2.0),
+        ],
+        |g, x| {
+            let (a, b) = (&x[0], &x[1]);
+            let mut all = vec![
+                a.neg(),
+                a.abs(),
+                a.exp(),
+                a.log(),
+                a.sqrt(),
+                a.rsqrt(),
+                a.recip(),
+                a.square(),
+                a.sin(),
+                a.cos(),
+                a.tanh(),
+                a.sigmoid(),
+                a.softplus(),
+                a.relu(),
+                a.leaky_relu(0.2),
+                a.elu(1.0),
+                a.erf(),
+                a.gelu(),
+                a.silu(),
+                a.pow_scalar(3.0),
+                a.pow_scalar(-7.0),
+                a.pow_scalar(1.5),
+                a.clamp(0.7, 1.5),
+                a.clamp(f32::NEG_INFINITY, 1.5),
+            ];
+            all.extend([
+                a.add(b),
+                a.sub(b),
+                a.mul(b),
+                a.div(b),
+                a.pow(b),
+                a.maximum(b),
+                a.minimum(b),
+                a.less(b).stop_gradient().select(a, b),
+                g.full([3], f32::INFINITY),
+                g.full([2], -1e-30),
+            ]);
+            all
+        },
+        true,
+    ));
+    cases.push(build_case(
+        "no gradient",
+        &[Data::uniform([5, 7], 1, -2.0, 2.0), Data::below([7], 2, 9)],
+        |g, x| {
+            let zero = g.full([5, 7], 0.0);
+            vec![
+                x[0].sign(),
+                x[0].floor(),
+                x[0].ceil(),
+                x[0].round(),
+                x[0].to_u32(),
+                x[1].to_f32(),
+                x[0].less_equal(&x[0].round()),
+                x[1].equal(&x[0].to_u32()),
+                // Constants that are folded into the text.
+                zero.recip(),
+                zero.log(),
+                x[0].div(&zero),
+                zero.neg().add(&x[0]),
+                x[0].clone(),
+            ]
+        },
+        false,
+    ));
+}
+
+fn random(cases: &mut Vec<Case>) {
+    cases.push(build_case(
+        "random",
+        &[],
+        |g: &Graph, _| {
+            vec![
+                g.uniform([7]),
+                g.normal([3, 3]),
+                g.bernoulli([5], 0.3),
+                g.random_bits([6]),
+                g.random_below([6], 10),
+            ]
+        },
+        false,
+    ));
+}
