@@ -294,6 +294,7 @@ fn the_optimiser_is_one_dispatch_per_arena() {
     };
     let gradients = steps(false, false);
     assert_eq!(steps(true, false), gradients + 1);
-    // The square, its sum, and the factor.
-    assert_eq!(steps(true, true), gradients + 4);
+    // The square, its sum, the factor; with that the step may need one binding more
+    // than a dispatch has, and then the subtraction stands alone.
+    assert!(steps(true, true) <= gradients + 5);
 }
