@@ -10,6 +10,7 @@ mod matmul;
 mod norm;
 mod optim;
 mod params;
+mod plans;
 mod pointwise;
 mod pool;
 mod random;
