@@ -1,7 +1,9 @@
 //! The nearest code: every tile edge, both vector widths, parts of the codebook
-//! merged, ties.
+//! merged, ties, with and without subgroups.
 
-use flowgrad::Graph;
+use flowgrad::gpu::GpuOptions;
+use flowgrad::plan::PlanOptions;
+use flowgrad::{Gpu, Graph, Params, Value};
 
 use crate::support::{Data, Tol, build_case, check_op, run_gpu};
 
@@ -77,5 +79,51 @@ fn wrong_shapes_tell() {
         graph.input_u32("c", [5, 3]),
     ] {
         assert!(x.codebook_nearest(&bad).check().is_err());
+    }
+}
+
+#[test]
+fn with_and_without_subgroups() {
+    for subgroups in [true, false] {
+        let gpu = Gpu::with(GpuOptions {
+            subgroups,
+            ..Default::default()
+        })
+        .unwrap();
+        let kernel = match gpu.profile().subgroup_size {
+            Some(_) => "codebook_subgroup",
+            None => "codebook_nearest",
+        };
+        assert!(subgroups || kernel == "codebook_nearest");
+        for (n, k, d) in [(16, 3, 4), (31, 129, 5), (65, 1030, 8), (33, 4100, 64)] {
+            let data = [Data::f32([n, d], 8), Data::f32([k, d], 9)];
+            let case = build_case(
+                "variants",
+                &data,
+                |_, t| vec![t[0].codebook_nearest(&t[1])],
+                false,
+            );
+            let graph = case.outputs[0].graph();
+            let mut program = graph
+                .compile_with(
+                    &gpu,
+                    &[&Params::new(0)],
+                    &case.wanted(),
+                    &PlanOptions::default(),
+                )
+                .unwrap();
+            assert!(program.plan().steps.iter().any(|s| s.kernel == kernel));
+            let feed: Vec<(&str, Value<'_>)> = case
+                .inputs
+                .iter()
+                .map(|(name, data)| match data {
+                    Data::F32 { values, .. } => (name.as_str(), Value::F32(values)),
+                    Data::U32 { values, .. } => (name.as_str(), Value::U32(values)),
+                })
+                .collect();
+            let got = program.run(&feed).unwrap().u32(0).unwrap();
+            let expected: Vec<u32> = case.reference()[0].data.iter().map(|v| *v as u32).collect();
+            assert_eq!(got, expected, "{kernel}: {n} rows, {k} codes of {d}");
+        }
     }
 }

@@ -1,10 +1,12 @@
 //! Convolutions: every parameter alone and together, awkward sizes, gradients of
 //! gradients, sizes that must be split, and what is refused.
 
+use flowgrad::device::{DeviceClass, DeviceProfile};
 use flowgrad::ops::{Activation, ConvParams, ConvTransposeParams};
-use flowgrad::{Graph, Tensor, tape};
+use flowgrad::plan::PlanOptions;
+use flowgrad::{Graph, Program, Result, Tensor, Value, tape};
 
-use crate::support::{Data, Tol, check_op};
+use crate::support::{Data, Tol, assert_close, build_case, check_op, gpu};
 
 /// `[N, C, H, W]`, output channels, kernel, parameters.
 type Case = ([usize; 4], usize, [usize; 2], ConvParams);
@@ -81,6 +83,13 @@ fn cases() -> Vec<Case> {
         ([1, 2, 6, 9], 3, [3, 5], asymmetric([2, 0, 4, 0])),
         ([1, 2, 6, 2], 3, [3, 1], asymmetric([0, 1, 0, 0])),
         ([3, 2, 1, 1], 11, [3, 3], same(1)),
+        // Wider than one tile of channels both ways, where subgroups share reads.
+        ([3, 19, 6, 7], 37, [3, 3], same(1)),
+        ([3, 37, 7, 6], 19, [3, 3], strided([2, 2], 1)),
+        ([2, 35, 5, 5], 33, [1, 1], plain),
+        ([2, 20, 6, 6], 36, [3, 3], grouped(2, same(1))),
+        ([2, 9, 7, 7], 18, [5, 5], same(2)),
+        ([2, 9, 9, 9], 17, [7, 7], same(3)),
         ([1, 2, 6, 6], 3, [1, 1], asymmetric([0, 1, 0, 0])),
     ]
 }
@@ -237,10 +246,62 @@ fn many_pixels() {
         let params = same(k[0] / 2);
         check_op(
             &format!("many pixels {shape:?}"),
-            &data(&(shape, o, k, params))[..2],
-            |_, x| vec![x[0].conv2d(&x[1], None, &params)],
+            &data(&(shape, o, k, params)),
+            |_, x| vec![x[0].conv2d(&x[1], Some(&x[2]), &params)],
             big,
         );
+    }
+}
+
+/// The plain variants, which other adapters get, and those without any extras.
+#[test]
+fn other_adapters() {
+    let grouped = ConvParams {
+        groups: 3,
+        stride: [2, 2],
+        ..same(1)
+    };
+    let profiles = [
+        DeviceProfile {
+            class: DeviceClass::Software,
+            ..DeviceProfile::baseline()
+        },
+        DeviceProfile::baseline(),
+    ];
+    for case in [
+        ([2, 9, 7, 6], 17, [3, 3], same(1)),
+        ([2, 9, 7, 6], 15, [3, 3], grouped),
+        ([2, 9, 5, 5], 11, [1, 1], ConvParams::default()),
+    ] {
+        let name = format!("conv2d {case:?}");
+        let build = |_: &Graph, x: &[Tensor]| vec![x[0].conv2d(&x[1], Some(&x[2]), &case.3)];
+        let case = build_case(&name, &data(&case), build, true);
+        let (expected, wanted) = (case.reference(), case.wanted());
+        for profile in &profiles {
+            let profile = DeviceProfile {
+                immediates: gpu().profile().immediates,
+                ..profile.clone()
+            };
+            let run = || -> Result<_> {
+                let options = PlanOptions::default();
+                let plan = wanted[0].graph().plan(&profile, &[], &wanted, &options)?;
+                let inputs = plan.inputs.clone();
+                let mut program = Program::new(gpu(), plan, &[])?;
+                let mut feed = Vec::new();
+                for input in &inputs {
+                    let given = case.inputs.iter().find(|(n, _)| *n == input.name);
+                    if let Some((n, Data::F32 { values, .. })) = given {
+                        feed.push((n.as_str(), Value::F32(values)));
+                    }
+                }
+                program.run(&feed)
+            };
+            let got = run().unwrap_or_else(|e| panic!("{name}: {e}"));
+            for (i, expected) in expected.iter().enumerate() {
+                let values = got.f32(i).expect("floats");
+                assert_close(&case.describe(i), &values, expected, 8e-6);
+            }
+        }
     }
 }
 

@@ -1,22 +1,24 @@
 //! Optimisers against PyTorch's trajectories, their masks, clipping, averages and
-//! accumulation, all through the float64 interpreter.
+//! accumulation, all through the float64 interpreter, trajectories on the GPU too.
 
 use std::collections::HashMap;
 
 use flowgrad::graph::{Array, Feed, evaluate};
 use flowgrad::optim::{Adam, AdamW, Adamax, Ema, Optimizer, RmsProp, Rule, Schedule, Sgd, Step};
-use flowgrad::{Error, Graph, Init, Param, Params, Tensor};
+use flowgrad::{Error, Graph, Init, Param, Params, Tensor, Value};
 use safetensors::{Dtype, SafeTensors};
-use serde_json::Value;
+use serde_json::Value as Json;
+
+use crate::support::gpu;
 
 /// A program on the host: arenas that the updates of a graph write to.
-struct Host {
+pub struct Host {
     params: Params,
     arenas: HashMap<usize, Vec<f64>>,
 }
 
 impl Host {
-    fn new(params: &Params) -> Self {
+    pub fn new(params: &Params) -> Self {
         Host {
             params: params.clone(),
             arenas: HashMap::new(),
@@ -31,7 +33,7 @@ impl Host {
         })
     }
 
-    fn param(&mut self, param: &Param) -> Vec<f64> {
+    pub fn param(&mut self, param: &Param) -> Vec<f64> {
         let place = self.params.layout().params[param.index()];
         self.arena(place.arena)[place.offset..place.offset + place.len].to_vec()
     }
@@ -62,7 +64,7 @@ impl Host {
     }
 
     /// Runs a step: all new values from the old ones, then all assignments.
-    fn run(&mut self, updates: &[(usize, Tensor)], inputs: &[(String, Array)]) {
+    pub fn run(&mut self, updates: &[(usize, Tensor)], inputs: &[(String, Array)]) {
         let wanted: Vec<&Tensor> = updates.iter().map(|(_, t)| t).collect();
         let values = self.evaluate(&wanted, inputs);
         for ((arena, _), value) in updates.iter().zip(values) {
@@ -71,11 +73,17 @@ impl Host {
     }
 }
 
-fn scalars(optimizer: &Optimizer, step: u64) -> Vec<(String, Array)> {
+pub fn scalars(optimizer: &Optimizer, step: u64) -> Vec<(String, Array)> {
     let inputs = optimizer.inputs(step).into_iter();
     inputs
         .map(|(name, v)| (name, Array::full([], v as f64)))
         .collect()
+}
+
+/// An optimiser's scalars for a program.
+pub fn values(inputs: &[(String, f32)]) -> Vec<(&str, Value<'_>)> {
+    let slice = |v| Value::F32(std::slice::from_ref(v));
+    inputs.iter().map(|(n, v)| (n.as_str(), slice(v))).collect()
 }
 
 struct Vectors {
@@ -93,10 +101,10 @@ impl Vectors {
         }
     }
 
-    fn cases(&self) -> Vec<(String, Value)> {
+    fn cases(&self) -> Vec<(String, Json)> {
         let (_, header) = SafeTensors::read_metadata(&self.bytes).expect("a header");
         let strings = header.metadata().clone().expect("a string map");
-        let json = |key: &str| serde_json::from_str::<Value>(&strings[key]).expect("JSON");
+        let json = |key: &str| serde_json::from_str::<Json>(&strings[key]).expect("JSON");
         let names = json("cases");
         let names = names.as_array().expect("names").iter();
         names
@@ -132,7 +140,7 @@ fn f32s(values: &[f64]) -> Vec<f32> {
 
 /// Hyper-parameters enter the graph rounded to float32, so even the interpreter
 /// agrees to float32 only: `r = 1e-6` of the table for `optim`.
-fn assert_close(what: &str, got: &[f64], expected: &[f64], floor: f64) {
+pub fn assert_close(what: &str, got: &[f64], expected: &[f64], floor: f64) {
     let scale = expected.iter().fold(0.0f64, |m, v| m.max(v.abs()));
     assert_eq!(got.len(), expected.len(), "{what}");
     for (i, (g, e)) in got.iter().zip(expected).enumerate() {
@@ -144,7 +152,7 @@ fn assert_close(what: &str, got: &[f64], expected: &[f64], floor: f64) {
     }
 }
 
-fn trajectory(name: &str, info: &Value, vectors: &Vectors, rule: impl Rule + 'static) {
+fn trajectory(name: &str, info: &Json, vectors: &Vectors, rule: impl Rule + 'static) {
     let (p0, g, expected) = (
         vectors.read(name, "p0"),
         vectors.read(name, "g"),
@@ -176,9 +184,26 @@ fn trajectory(name: &str, info: &Value, vectors: &Vectors, rule: impl Rule + 'st
             floor,
         );
     }
+    let mut program = graph.compile(gpu(), &params, &[]).expect("a program");
+    for t in 0..info["params"]["steps"].as_u64().expect("steps") as usize {
+        let inputs = optimizer.inputs(t as u64);
+        let row = f32s(&g.data[t * n..(t + 1) * n]);
+        let mut feed = values(&inputs);
+        feed.push(("g", Value::F32(&row)));
+        program.step(&feed).expect("a step");
+        let got: Vec<f64> = p
+            .get()
+            .expect("values")
+            .into_iter()
+            .map(f64::from)
+            .collect();
+        let floor = 16.0 * info["f32_err"]["p"].as_f64().unwrap_or(0.0);
+        let what = format!("{name}, step {t} on the GPU");
+        assert_close(&what, &got, &expected.data[t * n..(t + 1) * n], floor);
+    }
 }
 
-fn average(name: &str, info: &Value, vectors: &Vectors) {
+fn average(name: &str, info: &Json, vectors: &Vectors) {
     let (e0, p, expected) = (
         vectors.read(name, "e0"),
         vectors.read(name, "p"),
@@ -216,7 +241,7 @@ fn average(name: &str, info: &Value, vectors: &Vectors) {
     }
 }
 
-fn clipping(name: &str, info: &Value, vectors: &Vectors) {
+fn clipping(name: &str, info: &Json, vectors: &Vectors) {
     let max = info["params"]["max_norm"].as_f64().expect("a norm");
     let params = Params::new(0);
     let graph = Graph::new();

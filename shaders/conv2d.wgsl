@@ -4,14 +4,19 @@
 // A convolution computes all pixels of y; the gradient of one by its input is such
 // a convolution for every lattice of pixels that are a stride apart.
 // One invocation computes TO channels at TX neighbouring pixels of the lattice. It
-// reads a row of SPAN input values once for all taps of a kernel row.
-// Grid: flat, x over tiles of a row, then rows, tiles of channels, groups, samples.
+// reads a row of SPAN input values once for all taps of a kernel row. With LANES > 0
+// the LANES invocations of a subgroup, which share their channels, read each weight
+// once and shuffle it around.
+// Grid: flat, x over tiles of a row, then rows, samples (together padded to whole
+// subgroups), tiles of channels, groups.
 // Caller: ops/conv_direct.rs
 #import grid
 #import activation
 
 struct Args {
-    total: u32,
+    // Tiles of pixels of all samples, and that number padded to whole subgroups.
+    tiles: u32,
+    padded: u32,
     tiles_x: u32,
     // Pixels of the lattice.
     rows: u32,
@@ -54,12 +59,12 @@ struct Args {
 @group(0) @binding(2) var<storage, read_write> y: array<f32>;
 #endif
 
-// x at column `column` of the row that starts at `row`; zero outside. Without
+// x at column `column` of the row that starts at `row`, zero outside. Without
 // padding only pixels that are not stored can be outside.
-fn pixel(row: u32, column: i32) -> f32 {
+fn pixel(row: u32, column: i32, inside: bool) -> f32 {
     let value = x[row + min(u32(column), args.in_x - 1u)];
 #if PADDED
-    return select(0.0, value, u32(column) < args.in_x);
+    return select(0.0, value, inside && u32(column) < args.in_x);
 #else
     return value;
 #endif
@@ -69,25 +74,39 @@ fn pixel(row: u32, column: i32) -> f32 {
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
         @builtin(local_invocation_index) local: u32) {
     let index = flat_index(group, groups, local, 64u);
-    if (index >= args.total) {
+    if (index >= args.padded * args.tiles_out * args.groups) {
         return;
     }
-    let column = (index % args.tiles_x) * ${TX}u;
-    var rest = index / args.tiles_x;
-    let row = rest % args.rows;
-    rest /= args.rows;
+    // Invocations past the last tile repeat it, so that subgroups stay together.
+    let place = index % args.padded;
+    let tile = min(place, args.tiles - 1u);
+    let column = (tile % args.tiles_x) * ${TX}u;
+    let line = tile / args.tiles_x;
+    let row = line % args.rows;
+    let sample = line / args.rows;
+    let rest = index / args.padded;
     let out = (rest % args.tiles_out) * ${TO}u;
+    let g = rest / args.tiles_out;
     // The block of channels of one group in one sample.
-    let block = rest / args.tiles_out;
+    let block = sample * args.groups + g;
 
     let top = i32(row * args.stride_y) - args.before_y;
     let left = i32(column * ${STRIDE_X}u) - args.before_x;
     let plane = args.in_y * args.in_x;
     let start = block * args.channels_in * plane;
-    let weights = args.weight_first + (block % args.groups) * args.weight_group;
+    let weights = args.weight_first + g * args.weight_group;
     // Channels past the end repeat the last one; they are not stored.
+#if LANES
+    let lane = local % ${LANES}u;
+#repeat j HELD
+    let w${j} = i32(weights + min(out + ${j * LANES}u + lane, args.channels_out - 1u) * args.weight_out);
+#end
+#else
 #repeat o TO
     let w${o} = i32(weights + min(out + ${o}u, args.channels_out - 1u) * args.weight_out);
+#end
+#endif
+#repeat o TO
 #repeat t TX
     var sum${o}_${t} = 0.0;
 #end
@@ -102,10 +121,8 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
         let ky = 0u;
 #endif
         let iy = top + i32(ky * args.dilation_y);
-        if (u32(iy) >= args.in_y) {
-            continue;
-        }
-        let line = channel + u32(iy) * args.in_x;
+        let inside = u32(iy) < args.in_y;
+        let from_row = channel + min(u32(iy), args.in_y - 1u) * args.in_x;
         let weight_row = weight_channel + i32(ky) * args.weight_tap_y;
 #if LOOP_X
         for (var kx = 0u; kx < args.taps_x; kx++) {
@@ -116,11 +133,20 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
             let tap = weight_row;
 #endif
 #repeat i SPAN
-            let v${i} = pixel(line, at + ${i});
+            let v${i} = pixel(from_row, at + ${i}, inside);
 #end
 #repeat k TAPS
+#if LANES
+#repeat j HELD
+            let held${k}_${j} = w[w${j} + tap + ${k} * args.weight_tap_x];
+#end
+#endif
 #repeat o TO
+#if LANES
+            let f${k}_${o} = subgroupShuffle(held${k}_${o / LANES}, ${o % LANES}u);
+#else
             let f${k}_${o} = w[w${o} + tap + ${k} * args.weight_tap_x];
+#endif
 #repeat t TX
             sum${o}_${t} += f${k}_${o} * v${t * STRIDE_X + k * DILATION_X};
 #end
@@ -134,13 +160,16 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
 #endif
     }
 
+    if (place >= args.tiles) {
+        return;
+    }
     let out_plane = args.out_y * args.out_x;
     let to = (block * args.channels_out + out) * out_plane
         + (args.first_y + row * args.step_y) * args.out_x + args.first_x + column * args.step_x;
 #repeat o TO
     if (out + ${o}u < args.channels_out) {
 #if BIAS
-        let shift = bias[(block % args.groups) * args.channels_out + out + ${o}u];
+        let shift = bias[g * args.channels_out + out + ${o}u];
 #else
         let shift = 0.0;
 #endif

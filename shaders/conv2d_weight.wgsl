@@ -4,13 +4,17 @@
 //   part [chunks, groups * channels_out, channels_in, taps_y, taps_x]; with one chunk
 //   this is the gradient, else shaders/sum_chunks.wgsl adds the parts.
 // One invocation sums TO output channels x TC input channels x TAPS taps of a kernel
-// row, TX pixels at a time.
-// Grid: flat, x over blocks of a kernel row, then kernel rows, tiles of input
-// channels, of output channels, groups, chunks. Caller: ops/conv_weight.rs
+// row, TX pixels at a time. With LANES > 0 the LANES invocations of a subgroup, which
+// share their output channels and pixels, read dy once and shuffle it around.
+// Grid: flat, x over blocks of a kernel row, then kernel rows, tiles of input channels
+// (together padded to whole subgroups), tiles of output channels, groups, chunks.
+// Caller: ops/conv_weight.rs
 #import grid
 
 struct Args {
     total: u32,
+    // Tiles of (input channel, kernel row, block), padded to whole subgroups.
+    padded: u32,
     // Blocks of TAPS taps in a kernel row.
     blocks: u32,
     taps_y: u32,
@@ -38,10 +42,10 @@ struct Args {
 
 // x at column `column` of the row that starts at `row`; zero outside. Without
 // padding only pixels past the end of a row, where dy counts as 0, can be outside.
-fn pixel(row: u32, column: i32) -> f32 {
+fn pixel(row: u32, column: i32, inside: bool) -> f32 {
     let value = x[row + min(u32(column), args.in_x - 1u)];
 #if PADDED
-    return select(0.0, value, u32(column) < args.in_x);
+    return select(0.0, value, inside && u32(column) < args.in_x);
 #else
     return value;
 #endif
@@ -63,12 +67,14 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
     if (index >= args.total) {
         return;
     }
-    let kx = (index % args.blocks) * ${TAPS}u;
-    var rest = index / args.blocks;
-    let ky = rest % args.taps_y;
-    rest /= args.taps_y;
-    let c = (rest % args.tiles_in) * ${TC}u;
-    rest /= args.tiles_in;
+    // Invocations past the last tile repeat it, so that subgroups stay together.
+    let place = index % args.padded;
+    let tiles = args.blocks * args.taps_y * args.tiles_in;
+    let tile = min(place, tiles - 1u);
+    let kx = (tile % args.blocks) * ${TAPS}u;
+    let ky = (tile / args.blocks) % args.taps_y;
+    let c = (tile / (args.blocks * args.taps_y)) * ${TC}u;
+    var rest = index / args.padded;
     let o = (rest % args.tiles_out) * ${TO}u;
     rest /= args.tiles_out;
     let g = rest % args.groups;
@@ -77,8 +83,18 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
     let plane = args.in_y * args.in_x;
     let out_plane = args.out_y * args.out_x;
     // Channels past the end repeat the last one; they are not stored.
+#if LANES
+    let lane = local % ${LANES}u;
+#repeat j HELD
+    let dy${j} = min(o + (${j * LANES}u + lane) / ${TX}u, args.channels_out - 1u) * out_plane;
+    let q${j} = (${j * LANES}u + lane) % ${TX}u;
+#end
+#else
 #repeat o TO
     let dy${o} = min(o + ${o}u, args.channels_out - 1u) * out_plane;
+#end
+#endif
+#repeat o TO
 #repeat c TC
 #repeat k TAPS
     var sum${o}_${c}_${k} = 0.0;
@@ -97,22 +113,29 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
         let n = r / args.out_y;
         let p = r % args.out_y;
         let iy = top + i32(p * args.stride_y);
-        if (u32(iy) >= args.in_y) {
-            continue;
-        }
+        let inside = u32(iy) < args.in_y;
         let block = n * args.groups + g;
-        let line = block * args.channels_in * plane + u32(iy) * args.in_x;
+        let line = block * args.channels_in * plane + min(u32(iy), args.in_y - 1u) * args.in_x;
         let out_line = block * args.channels_out * out_plane + p * args.out_x;
         for (var q = 0u; q < args.out_x; q += ${TX}u) {
             let at = left + i32(q * ${STRIDE_X}u);
 #repeat c TC
 #repeat i SPAN
-            let v${c}_${i} = pixel(line + x${c}, at + ${i});
+            let v${c}_${i} = pixel(line + x${c}, at + ${i}, inside);
 #end
 #end
+#if LANES
+#repeat j HELD
+            let held${j} = upstream(out_line + dy${j}, q + q${j});
+#end
+#endif
 #repeat o TO
 #repeat t TX
+#if LANES
+            let d${o}_${t} = subgroupShuffle(held${(o * TX + t) / LANES}, ${(o * TX + t) % LANES}u);
+#else
             let d${o}_${t} = upstream(out_line + dy${o}, q + ${t}u);
+#endif
 #repeat c TC
 #repeat k TAPS
             sum${o}_${c}_${k} += d${o}_${t} * v${c}_${t * STRIDE_X + k * DILATION_X};
@@ -123,6 +146,9 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
         }
     }
 
+    if (place >= tiles) {
+        return;
+    }
     let row = args.blocks * ${TAPS}u;
     let kernel = args.taps_y * row;
     let to = ((chunk * args.groups + g) * args.channels_out + o) * args.channels_in + c;

@@ -10,6 +10,7 @@ mod error;
 pub mod exec;
 pub mod gpu;
 pub mod graph;
+pub mod models;
 pub mod nn;
 pub mod ops;
 pub mod optim;
@@ -28,3 +29,8 @@ pub use gpu::{Gpu, GpuOptions};
 pub use graph::{Graph, Tensor};
 pub use params::{Init, Param, Params};
 pub use shape::Shape;
+
+/// The programs in the README are tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+pub struct Readme;

@@ -3,13 +3,14 @@
 //! Not part of the library: it draws and prints, and knows nothing of models.
 
 // Every example is a program of its own and uses its part of this kit.
-#![allow(dead_code)]
+#![allow(dead_code, unused_imports)]
 
 pub mod args;
 pub mod picture;
 pub mod plot;
 pub mod progress;
 pub mod report;
+pub mod vqvae;
 
 use std::path::Path;
 use std::process::ExitCode;

@@ -71,30 +71,29 @@ pub fn print(text: &str) {
     let _ = out.flush();
 }
 
-/// A table of several columns: the first aligned left, the others right.
+/// A table of several columns; columns of numbers are aligned right.
 pub fn columns(head: &[&str], rows: &[Vec<String>]) -> String {
     let wide = |text: &str| text.chars().count();
     let mut widths: Vec<usize> = head.iter().map(|h| wide(h)).collect();
+    let mut numbers = vec![true; head.len()];
     for row in rows {
-        for (width, cell) in widths.iter_mut().zip(row) {
-            *width = (*width).max(wide(cell));
+        for (i, cell) in row.iter().enumerate().take(head.len()) {
+            widths[i] = widths[i].max(wide(cell));
+            numbers[i] &= cell.starts_with(|c: char| c.is_ascii_digit() || "-<".contains(c));
         }
     }
+    let head = head.iter().map(|h| h.to_string()).collect();
     let mut text = String::new();
-    let mut line = |cells: &mut dyn Iterator<Item = &str>| {
-        let mut joined = String::new();
-        for (i, (cell, width)) in cells.zip(&widths).enumerate() {
-            joined.push_str(&match i {
-                0 => format!("{cell:<width$}"),
-                _ => format!("  {cell:>width$}"),
-            });
-        }
-        text.push_str(joined.trim_end());
+    for row in std::iter::once(&head).chain(rows) {
+        let cells = row.iter().zip(widths.iter().zip(&numbers));
+        let line: Vec<String> = cells
+            .map(|(cell, (width, number))| match number {
+                true => format!("{cell:>width$}"),
+                false => format!("{cell:<width$}"),
+            })
+            .collect();
+        text.push_str(line.join("  ").trim_end());
         text.push('\n');
-    };
-    line(&mut head.iter().copied());
-    for row in rows {
-        line(&mut row.iter().map(String::as_str));
     }
     text
 }
@@ -123,7 +122,7 @@ pub fn count(n: u64) -> String {
     let digits = n.to_string();
     let mut text = String::new();
     for (i, digit) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i) % 3 == 0 {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
             text.push(',');
         }
         text.push(digit);

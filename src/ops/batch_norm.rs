@@ -54,11 +54,12 @@ impl Op for Moments {
 
     fn vjp(&self, cx: &mut Vjp<'_>) -> Result<()> {
         let (x, mean) = (cx.input(0).clone(), cx.output(0).clone());
-        let share = mean.numel() as f32 / x.numel() as f32;
+        // Dividing keeps the rule exact in float64, multiplying by 1/n would not.
+        let count = mean.full_like((x.numel() / mean.numel()) as f32);
         let by_var = cx
             .grad_if_any(1)
-            .map(|u| u.mul_scalar(2.0 * share).mul(&x.sub(&mean)));
-        let by_mean = cx.grad_if_any(0).map(|u| u.mul_scalar(share));
+            .map(|u| u.mul_scalar(2.0).div(&count).mul(&x.sub(&mean)));
+        let by_mean = cx.grad_if_any(0).map(|u| u.div(&count));
         let grad = match (by_mean, by_var) {
             (Some(a), Some(b)) => a.add(&b),
             (Some(a), None) => a.add(&x.zeros_like()),

@@ -6,10 +6,36 @@ use crate::{DType, Error, Result};
 
 const NORMS: &str = include_str!("../../shaders/codebook_norms.wgsl");
 const NEAREST: &str = include_str!("../../shaders/codebook_nearest.wgsl");
+const SUBGROUP: &str = include_str!("../../shaders/codebook_subgroup.wgsl");
 const MERGE: &str = include_str!("../../shaders/codebook_merge.wgsl");
 
-/// Codes an invocation holds in registers at a time.
-const CODES: usize = 4;
+/// How rows and codes are dealt out.
+struct Tiling {
+    /// Lanes that share their loads; 1 without subgroups.
+    lanes: usize,
+    /// Rows of `x` that those lanes take together.
+    rows: usize,
+    /// Codes that they take in one step.
+    codes: usize,
+}
+
+impl Tiling {
+    fn new(cx: &Lower<'_>, rows: usize) -> Self {
+        match cx.device().subgroup_size {
+            // Below 16 rows there is too little to share.
+            Some(lanes @ (4 | 8 | 16 | 32 | 64)) if rows >= 16 => Tiling {
+                lanes: lanes as usize,
+                rows: if rows >= 32 { 32 } else { 16 },
+                codes: lanes as usize,
+            },
+            _ => Tiling {
+                lanes: 1,
+                rows: rows.next_power_of_two().min(8),
+                codes: 4,
+            },
+        }
+    }
+}
 
 /// For every row of `x [N, D]` the index of the nearest row of the codebook `[K, D]`.
 #[derive(Debug)]
@@ -71,13 +97,13 @@ impl Op for CodebookNearest {
             .trips(width)
             .threads(codes, 64)?;
 
-        let tile = rows.next_power_of_two().min(8);
-        let tiles = rows.div_ceil(tile);
-        let vec = if width % 4 == 0 { 4 } else { 1 };
-        // One step takes CODES codes through `width / vec` iterations, and one more
+        let vec = if width.is_multiple_of(4) { 4 } else { 1 };
+        let tiling = Tiling::new(cx, rows);
+        let tiles = rows.div_ceil(tiling.rows);
+        // One step takes a few codes through `width / vec` iterations, and one more
         // for the outer loop. Half of the budget leaves room for the driver's own loops.
         let step = width / vec + 1;
-        let steps = codes.div_ceil(CODES);
+        let steps = codes.div_ceil(tiling.codes);
         let most = (LOOP_BUDGET as usize / 2 / step).max(1);
         // Few rows would leave most of the device idle.
         let wanted = match cx.device().class {
@@ -85,7 +111,7 @@ impl Op for CodebookNearest {
             DeviceClass::Integrated => 4096,
             DeviceClass::Discrete => 32_768,
         };
-        let useful = wanted / tiles.max(1);
+        let useful = wanted / (tiles * tiling.lanes).max(1);
         // A part shorter than 16 steps costs more to merge than it saves.
         let parts = useful.min(steps / 16).max(steps.div_ceil(most)).max(1);
         let part_steps = steps.div_ceil(parts);
@@ -98,18 +124,29 @@ impl Op for CodebookNearest {
             Slot::Out(0)
         };
         let best = split.then(|| cx.scratch(4 * (parts * rows) as u64));
-        let mut kernel = cx
-            .kernel("codebook_nearest", NEAREST)
-            .variant(format!("register {tile}x{CODES} vec{vec}"))
-            .define("ROWS", tile)
-            .define("CODES", CODES)
+        let mut kernel = match tiling.lanes {
+            1 => cx
+                .kernel("codebook_nearest", NEAREST)
+                .variant(format!(
+                    "register {}x{} vec{vec}",
+                    tiling.rows, tiling.codes
+                ))
+                .define("CODES", tiling.codes),
+            lanes => cx
+                .kernel("codebook_subgroup", SUBGROUP)
+                .variant(format!("subgroup {}x{lanes} vec{vec}", tiling.rows))
+                .define("LANES", lanes)
+                .define("LOADS", tiling.rows.div_ceil(lanes)),
+        };
+        kernel = kernel
+            .define("ROWS", tiling.rows)
             .define("VEC", vec)
             .define("SPLIT", split as u32)
             .arg(rows)
             .arg(codes)
             .arg(width / vec)
             .arg(tiles)
-            .arg(part_steps * CODES)
+            .arg(part_steps * tiling.codes)
             .arg(parts)
             .read(Slot::In(0))
             .read(Slot::In(1))
@@ -120,8 +157,8 @@ impl Op for CodebookNearest {
         }
         kernel
             .flops(rows * codes * (2 * width + 3))
-            .trips(part_steps * step)
-            .threads(tiles * parts, 64)?;
+            .trips(part_steps * step + 8)
+            .threads(tiles * parts * tiling.lanes, 64)?;
         if let Some(best) = best {
             cx.kernel("codebook_merge", MERGE)
                 .arg(rows)

@@ -63,7 +63,15 @@ pub(crate) fn unroll(
     (1, 1, 1)
 }
 
+/// Floating-point operations that are worth a larger tile.
+const LARGE: usize = 1 << 26;
+
 impl Direct {
+    fn flops(&self) -> usize {
+        let outputs = self.n * self.groups * self.channels_out * self.count[0] * self.count[1];
+        2 * outputs * self.channels_in * self.taps[0] * self.taps[1]
+    }
+
     pub fn lower(&self, cx: &mut Lower<'_>) -> Result<()> {
         let bias = cx.inputs() > 2;
         let (tile, unrolled, span) = unroll(
@@ -73,28 +81,40 @@ impl Direct {
             self.dilation[1],
         );
         let tiles_x = self.count[1].div_ceil(tile);
-        let pixels = self.n * self.groups * self.count[0] * tiles_x;
+        let tiles = self.n * self.count[0] * tiles_x;
         // A software adapter wants few loads, a GPU wants enough invocations.
         let software = cx.device().class == DeviceClass::Software;
-        let most = if software || pixels * self.channels_out.div_ceil(8) >= 1 << 15 {
-            8
-        } else {
-            4
+        let lanes = match cx.device().subgroup_size {
+            Some(size) if software && tiles >= size as usize => size as usize,
+            _ => 0,
+        };
+        let most = match () {
+            // Larger tiles take longer to compile.
+            () if lanes > 0 && self.flops() >= LARGE => 32,
+            () if lanes > 0 => 16,
+            () if software => 8,
+            () if tiles * self.groups * self.channels_out.div_ceil(8) >= 1 << 15 => 8,
+            () => 4,
         };
         let tile_out = even_tile(self.channels_out, most);
         let tiles_out = self.channels_out.div_ceil(tile_out);
-        let total = pixels * tiles_out;
+        let padded_tiles = tiles.next_multiple_of(lanes.max(1));
+        let total = padded_tiles * tiles_out * self.groups;
         // A lattice point without any tap still gets its bias.
         let depth = match self.taps {
             [0, _] | [_, 0] => 0,
             _ => self.channels_in,
         };
-        let reach = (self.count[1] - 1) * self.stride[1]
-            + self.taps[1].saturating_sub(1) * self.dilation[1];
-        let padded =
-            self.before[1] > 0 || reach as isize - self.before[1] >= self.input[1] as isize;
+        // What the phases of one gradient differ in but need not costs pipelines.
+        let phases = self.step != [1, 1];
+        let padded = (0..2).any(|axis| {
+            let reach = (self.count[axis] - 1) * self.stride[axis]
+                + self.taps[axis].saturating_sub(1) * self.dilation[axis];
+            let last = reach as isize - self.before[axis];
+            phases || self.before[axis] > 0 || last >= self.input[axis] as isize
+        });
         let loop_x = unrolled != self.taps[1];
-        let loop_y = self.taps[0] != 1;
+        let loop_y = phases || self.taps[0] != 1;
         let per_row = 1 + if loop_x { self.taps[1] } else { 0 };
         let per_channel = 1 + if loop_x || loop_y {
             self.taps[0] * per_row
@@ -104,6 +124,8 @@ impl Direct {
         let mut kernel = cx
             .kernel(self.name, SHADER)
             .variant(format!("registers {tile_out}x{tile}"))
+            .define("LANES", lanes)
+            .define("HELD", tile_out.div_ceil(lanes.max(1)))
             .define("TO", tile_out)
             .define("TX", tile)
             .define("TAPS", unrolled)
@@ -114,7 +136,8 @@ impl Direct {
             .define("LOOP_Y", loop_y as u32)
             .define("PADDED", padded as u32)
             .define("BIAS", bias as u32)
-            .arg(total)
+            .arg(tiles)
+            .arg(padded_tiles)
             .arg(tiles_x)
             .arg(self.count[0])
             .arg(self.count[1])
@@ -149,10 +172,9 @@ impl Direct {
         if bias {
             kernel = kernel.read(Slot::In(2));
         }
-        let outputs = self.n * self.groups * self.channels_out * self.count[0] * self.count[1];
         kernel
             .write(Slot::Out(0))
-            .flops(2 * outputs * self.channels_in * self.taps[0] * self.taps[1])
+            .flops(self.flops())
             .trips(depth * per_channel)
             .threads(total, 64)
     }

@@ -95,8 +95,20 @@ impl Op for ConvWeight {
             self.window.stride[1],
             self.window.dilation[1],
         );
+        // Where a subgroup shares dy, its reads count little and tiles grow along it.
+        let blocks = d.kernel[1] / unrolled;
+        let software = cx.device().class == DeviceClass::Software;
+        let lanes = match cx.device().subgroup_size {
+            Some(size) if software && d.cg.div_ceil(4) * d.kernel[0] * blocks >= size as usize => {
+                size as usize
+            }
+            _ => 0,
+        };
         // Enough sums per invocation to make up for the loads, few enough for registers.
         let (most_out, most_in) = match unrolled {
+            1 if lanes > 0 => (16, 4),
+            2 | 3 if lanes > 0 => (16, 2),
+            4 | 5 if lanes > 0 => (16, 1),
             1 => (8, 4),
             2 | 3 => (4, 4),
             4 | 5 => (4, 2),
@@ -104,8 +116,8 @@ impl Op for ConvWeight {
         };
         let (tile_out, tile_in) = (even_tile(d.og, most_out), even_tile(d.cg, most_in));
         let (tiles_out, tiles_in) = (d.og.div_ceil(tile_out), d.cg.div_ceil(tile_in));
-        let blocks = d.kernel[1] / unrolled;
-        let tiles = self.window.groups * tiles_out * tiles_in * d.kernel[0] * blocks;
+        let padded_tiles = (tiles_in * d.kernel[0] * blocks).next_multiple_of(lanes.max(1));
+        let tiles = self.window.groups * tiles_out * padded_tiles;
         let weights = d.o * d.cg * d.kernel[0] * d.kernel[1];
 
         let rows = d.n * d.output[0];
@@ -120,10 +132,12 @@ impl Op for ConvWeight {
         let rows_per_chunk = rows.div_ceil(chunks).min(longest);
         let chunks = rows.div_ceil(rows_per_chunk);
 
-        let reach =
-            (d.output[1] - 1) * self.window.stride[1] + (d.kernel[1] - 1) * self.window.dilation[1];
         let before = self.window.before;
-        let padded = before[1] > 0 || reach as isize - before[1] >= d.input[1] as isize;
+        let padded = (0..2).any(|axis| {
+            let reach = (d.output[axis] - 1) * self.window.stride[axis]
+                + (d.kernel[axis] - 1) * self.window.dilation[axis];
+            before[axis] > 0 || reach as isize - before[axis] >= d.input[axis] as isize
+        });
         let target = if chunks > 1 {
             cx.scratch((chunks * weights * 4) as u64)
         } else {
@@ -133,6 +147,8 @@ impl Op for ConvWeight {
             .variant(format!(
                 "registers {tile_out}x{tile_in}x{unrolled}, {chunks} chunks"
             ))
+            .define("LANES", lanes)
+            .define("HELD", (tile_out * tile).div_ceil(lanes.max(1)))
             .define("TO", tile_out)
             .define("TC", tile_in)
             .define("TX", tile)
@@ -143,6 +159,7 @@ impl Op for ConvWeight {
             .define("PADDED", padded as u32)
             .define("RAGGED", !d.output[1].is_multiple_of(tile) as u32)
             .arg(tiles * chunks)
+            .arg(padded_tiles)
             .arg(blocks)
             .arg(d.kernel[0])
             .arg(tiles_in)

@@ -382,10 +382,11 @@ impl Op for Reduce {
         let keep = reduced_shape(x.shape(), &self.axes, true);
         let dy = cx.grad(0).reshape(&keep);
         let axes: Vec<isize> = self.axes.iter().map(|a| *a as isize).collect();
-        let divisor = self.divisor(x.shape());
+        // Dividing keeps the rule exact in float64, multiplying by 1/n would not.
+        let divisor = dy.full_like(self.divisor(x.shape()) as f32);
         let grad = match self.kind {
             Reduction::Sum => dy.add(&x.zeros_like()),
-            Reduction::Mean => dy.mul_scalar((1.0 / divisor) as f32).add(&x.zeros_like()),
+            Reduction::Mean => dy.div(&divisor).add(&x.zeros_like()),
             Reduction::Max | Reduction::Min => {
                 let op = ArgReduce {
                     largest: self.kind == Reduction::Max,
@@ -397,7 +398,7 @@ impl Op for Reduce {
             }
             Reduction::Var { .. } => {
                 let centered = x.sub(&x.mean(&axes, true));
-                dy.mul_scalar((2.0 / divisor) as f32).mul(&centered)
+                dy.mul_scalar(2.0).div(&divisor).mul(&centered)
             }
             Reduction::LogSumExp => {
                 let y = cx.output(0).reshape(&keep);

@@ -133,7 +133,7 @@ impl View {
                     let mut inside = (0..extent).filter_map(|o| at(o).map(|i| (o, i)));
                     let first = inside.next();
                     let second = inside.next();
-                    let last = inside.last().or(second).or(first);
+                    let last = inside.next_back().or(second).or(first);
                     let (from, index) = first.unwrap_or((0, 0));
                     run.from = from;
                     run.count = last.map_or(0, |(o, _)| o - from + 1);

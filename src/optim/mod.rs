@@ -4,6 +4,7 @@
 //! of element-wise nodes per arena, however many layers there are. Composed of
 //! Tensor methods only; this room knows no kernel and no GPU.
 
+mod adam;
 mod rules;
 mod schedule;
 
@@ -13,7 +14,8 @@ use crate::graph::Source;
 use crate::params::{ArenaInit, ArenaKind, Layout, Param, Params};
 use crate::{Error, Graph, Result, Tensor, tape};
 
-pub use rules::{Adam, AdamW, Adamax, RmsProp, Rule, Sgd, Updated};
+pub use adam::{Adam, AdamW, Adamax};
+pub use rules::{RmsProp, Rule, Sgd, Updated};
 pub use schedule::Schedule;
 
 /// Moving average of the parameters, kept in arenas of its own:

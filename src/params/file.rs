@@ -257,7 +257,11 @@ pub(crate) fn write(
     let mut tensors = Vec::with_capacity(records.len());
     for record in records {
         // A diverged model must not replace the last good file.
-        if let Some(at) = record.values.iter().position(|v| !(v.abs() <= limit)) {
+        if let Some(at) = record
+            .values
+            .iter()
+            .position(|v| v.is_nan() || v.abs() > limit)
+        {
             let detail = format!(
                 "element {at} is {}, which {precision:?} cannot hold or a file must not; nothing was written",
                 record.values[at]

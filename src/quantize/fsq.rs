@@ -98,7 +98,7 @@ impl Fsq {
             };
         }
         let half = |l: usize| (l - 1) as f64 * (1.0 - self.eps as f64) / 2.0;
-        let offset = |l: usize| if l % 2 == 0 { 0.5 } else { 0.0 };
+        let offset = |l: usize| if l.is_multiple_of(2) { 0.5 } else { 0.0 };
         let shift = |l: usize| match self.shift {
             FsqShift::Tan => (offset(l) / half(l)).tan(),
             FsqShift::Atanh => (offset(l) / half(l)).atanh(),

@@ -14,7 +14,7 @@ pub enum CodebookUpdate {
     /// and not trained.
     MovingAverage {
         /// How much of the old average stays; 0.99 is usual.
-        decay: f32,
+        decay: f64,
         /// Smooths small clusters; 1e-5 is usual.
         eps: f32,
     },
@@ -66,6 +66,32 @@ impl VqConfig {
     }
 }
 
+impl VqConfig {
+    fn check(&self) -> Result<()> {
+        let wrong = |detail: String| Err(Error::argument("VqConfig", detail));
+        let beta = self.beta;
+        if !(beta >= 0.0 && beta.is_finite()) {
+            return wrong(format!(
+                "beta is {beta}; it must be finite and not negative"
+            ));
+        }
+        if let CodebookUpdate::MovingAverage { decay, eps } = self.update {
+            if !(0.0..1.0).contains(&decay) {
+                return wrong(format!("decay is {decay}; it must lie in 0..1"));
+            }
+            if !(eps > 0.0 && eps.is_finite()) {
+                return wrong(format!("eps is {eps}; it must be finite and positive"));
+            }
+        }
+        match self.reset_below {
+            Some(t) if !(t > 0.0 && t.is_finite()) => wrong(format!(
+                "reset_below is {t}; it must be finite and positive"
+            )),
+            _ => Ok(()),
+        }
+    }
+}
+
 /// Replaces each vector of its input by the nearest code of a codebook.
 ///
 /// Parameter or state `embedding.weight` `[K, D]`; with moving averages the states
@@ -87,22 +113,7 @@ impl VectorQuantizer {
     /// Adds the codebook to `params`. Errors: see [`Params::add`]; numbers in `config`
     /// out of their ranges.
     pub fn new(params: &Params, config: VqConfig) -> Result<Self> {
-        let in_range = |what: &str, v: f32, ok: bool| match ok {
-            true => Ok(()),
-            false => Err(Error::argument("VqConfig", format!("{what} is {v}"))),
-        };
-        in_range(
-            "beta",
-            config.beta,
-            config.beta >= 0.0 && config.beta.is_finite(),
-        )?;
-        if let CodebookUpdate::MovingAverage { decay, eps } = config.update {
-            in_range("decay", decay, (0.0..1.0).contains(&decay))?;
-            in_range("eps", eps, eps > 0.0 && eps.is_finite())?;
-        }
-        if let Some(t) = config.reset_below {
-            in_range("reset_below", t, t > 0.0 && t.is_finite())?;
-        }
+        config.check()?;
         let shape = [config.codes, config.dim];
         let bound = 1.0 / config.codes.max(1) as f32;
         let init = config.init.clone().unwrap_or(Init::Uniform {
@@ -180,8 +191,8 @@ impl VectorQuantizer {
         let (CodebookUpdate::MovingAverage { decay, eps }, Some(sum)) =
             (self.config.update, &self.embed_sum)
         else {
-            let moved = old_size.mul_scalar(USAGE_DECAY);
-            let moved = moved.add(&out.counts.mul_scalar(1.0 - USAGE_DECAY));
+            let moved = old_size.mul_scalar(1.0 - USAGE_SHARE);
+            let moved = moved.add(&out.counts.mul_scalar(USAGE_SHARE));
             graph.assign(&old_size, &moved);
             return;
         };
@@ -272,8 +283,8 @@ impl VectorQuantizer {
     }
 }
 
-/// How much of the average usage stays where the codebook itself is not averaged.
-const USAGE_DECAY: f32 = 0.99;
+/// A batch's share of the average usage where the codebook itself is not averaged.
+const USAGE_SHARE: f32 = 0.01;
 
 /// 1 where a code's average count is below `threshold`.
 #[track_caller]

@@ -141,14 +141,15 @@ pub struct EmaUpdate {
 }
 
 /// Moves a codebook toward the vectors `rows` `[M, D]` that took the codes `indices`
-/// `[M]` (van den Oord et al. 2017, appendix A.1). No gradient flows.
+/// `[M]` (van den Oord et al. 2017, appendix A.1). No gradient flows. The decay is
+/// float64 because `1 - decay` of a float32 would have five good digits only.
 #[track_caller]
 pub fn ema_update(
     rows: &Tensor,
     indices: &Tensor,
     cluster_size: &Tensor,
     embed_sum: &Tensor,
-    decay: f32,
+    decay: f64,
     eps: f32,
 ) -> EmaUpdate {
     let codes = cluster_size.dim(0);
@@ -156,8 +157,10 @@ pub fn ema_update(
     let sums = rows
         .stop_gradient()
         .segment_sum(&indices.reshape([indices.numel()]), codes);
-    let moved =
-        |old: &Tensor, new: &Tensor| old.mul_scalar(decay).add(&new.mul_scalar(1.0 - decay));
+    let moved = |old: &Tensor, new: &Tensor| {
+        let (kept, taken) = (decay as f32, (1.0 - decay) as f32);
+        old.mul_scalar(kept).add(&new.mul_scalar(taken))
+    };
     let size = moved(cluster_size, &counts);
     let embed_sum = moved(embed_sum, &sums);
     let total = size.sum(&[], false);

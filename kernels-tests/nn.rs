@@ -1,0 +1,208 @@
+//! Layers: PyTorch's names, shapes and first values, what they compute, and the
+//! running statistics.
+
+use flowgrad::graph::{Array, Feed, evaluate};
+use flowgrad::nn::{
+    Apply, BatchNorm2d, Conv2d, ConvTranspose2d, Dropout, Flatten, Layer, Linear, Mode, Sequential,
+};
+use flowgrad::ops::{Activation, ConvParams, ConvTransposeParams};
+use flowgrad::{Graph, Params, Tensor, Value, tape};
+
+use crate::support::{Data, assert_close, gpu};
+
+/// `outputs` in float64 with the parameters' own values.
+fn reference(params: &Params, inputs: &[(&str, &Data)], outputs: &[&Tensor]) -> Vec<Array> {
+    let all = params.all();
+    let value = |_: u64, i: usize| {
+        let param = all.iter().find(|p| p.index() == i)?;
+        let data = param.get().ok()?.iter().map(|v| *v as f64).collect();
+        Array::new(param.shape(), data).ok()
+    };
+    let feed = Feed {
+        inputs: inputs
+            .iter()
+            .map(|(n, d)| (n.to_string(), d.array()))
+            .collect(),
+        param: Some(&value),
+        ..Feed::default()
+    };
+    evaluate(outputs, &feed).expect("values")
+}
+
+fn largest(params: &Params, name: &str) -> f32 {
+    let values = params.get(name).expect(name);
+    values.iter().fold(0.0, |m, v| m.max(v.abs()))
+}
+
+#[test]
+fn names_shapes_and_first_values_are_pytorch_s() {
+    let params = Params::new(1);
+    let options = ConvParams {
+        groups: 2,
+        ..Default::default()
+    };
+    Conv2d::new(&params.scope("conv"), [8, 16], [3, 3], options).expect("conv");
+    let options = ConvTransposeParams::default();
+    ConvTranspose2d::new(&params.scope("up"), [16, 8], [4, 4], options).expect("up");
+    BatchNorm2d::new(&params.scope("bn"), 8).expect("bn");
+    Linear::new(&params.scope("fc"), 100, 50).expect("fc");
+    let mut listed: Vec<(String, Vec<usize>)> = params
+        .all()
+        .iter()
+        .map(|p| (p.name().to_string(), p.shape().dims().to_vec()))
+        .collect();
+    listed.sort();
+    let expected: [(&str, &[usize]); 10] = [
+        ("bn.bias", &[8]),
+        ("bn.running_mean", &[8]),
+        ("bn.running_var", &[8]),
+        ("bn.weight", &[8]),
+        ("conv.bias", &[16]),
+        ("conv.weight", &[16, 4, 3, 3]),
+        ("fc.bias", &[50]),
+        ("fc.weight", &[50, 100]),
+        ("up.bias", &[8]),
+        ("up.weight", &[16, 8, 4, 4]),
+    ];
+    for ((name, shape), (want, dims)) in listed.iter().zip(expected) {
+        assert_eq!((name.as_str(), shape.as_slice()), (want, dims));
+    }
+    assert_eq!(listed.len(), expected.len());
+    assert_eq!(params.trainable().len(), 8);
+    // Uniform in +-1 / sqrt(fan_in): never above, and nearly reached by many values.
+    for (name, fan_in) in [("conv", 36.0f32), ("up", 128.0), ("fc", 100.0)] {
+        let bound = 1.0 / fan_in.sqrt();
+        let weight = largest(&params, &format!("{name}.weight"));
+        assert!(weight <= bound && weight > 0.98 * bound, "{name}: {weight}");
+        assert!(largest(&params, &format!("{name}.bias")) <= bound, "{name}");
+    }
+    assert!(Linear::new(&params.scope("fc"), 2, 2).is_err());
+}
+
+#[test]
+fn a_chain_computes_and_differentiates() {
+    let params = Params::new(2);
+    let conv = ConvParams {
+        stride: [2, 2],
+        padding: [1; 4],
+        activation: Activation::Relu,
+        ..Default::default()
+    };
+    let net = Sequential::new()
+        .with(Conv2d::new(&params.scope("0"), [2, 5], [3, 3], conv).expect("conv"))
+        .with(BatchNorm2d::new(&params.scope("1"), 5).expect("bn"))
+        .with(Flatten)
+        .with(Linear::new(&params.scope("3"), 5 * 4 * 3, 7).expect("fc"))
+        .with(Activation::Tanh)
+        .with(Apply(|x: &Tensor| x.mul_scalar(2.0)));
+    assert_eq!(net.len(), 6);
+    let graph = Graph::new();
+    let data = Data::f32([3, 2, 7, 6], 5);
+    let x = graph.input("x", data.shape());
+    let y = net.forward(&x, Mode::Train);
+    assert_eq!(y.shape().dims(), [3, 7]);
+    let weights: Vec<Tensor> = params.trainable().iter().map(|p| p.on(&graph)).collect();
+    let grads = tape::backward(
+        &y.square().mean(&[], false),
+        &weights.iter().collect::<Vec<_>>(),
+    )
+    .expect("gradients");
+    let mut wanted = vec![&y];
+    wanted.extend(&grads);
+    let exact = reference(&params, &[("x", &data)], &wanted);
+    let mut program = graph.compile(gpu(), &params, &wanted).expect("a program");
+    let Data::F32 { values, .. } = &data else {
+        unreachable!()
+    };
+    let out = program.run(&[("x", Value::F32(values))]).expect("a run");
+    for (i, exact) in exact.iter().enumerate() {
+        // The bias before a batch norm has gradient zero: only rounding is left of it.
+        let scale = exact.data.iter().fold(0.0f64, |m, v| m.max(v.abs()));
+        if scale > 1e-9 {
+            assert_close(
+                &format!("output {i}"),
+                &out.f32(i).expect("f32"),
+                exact,
+                2e-5,
+            );
+        }
+    }
+}
+
+#[test]
+fn batch_norm_keeps_running_statistics() {
+    let params = Params::new(3);
+    let layer = BatchNorm2d::new(&params, 2)
+        .expect("a layer")
+        .momentum(0.25);
+    let data = Data::uniform([3, 2, 2, 2], 7, 1.0, 4.0);
+    let Data::F32 { values, .. } = &data else {
+        unreachable!()
+    };
+    let train = Graph::new();
+    let y = layer.forward(&train.input("x", data.shape()), Mode::Train);
+    let mut program = train.compile(gpu(), &params, &[&y]).expect("a program");
+    let (mut mean, mut var) = ([0.0f64; 2], [1.0f64; 2]);
+    for _ in 0..2 {
+        program.step(&[("x", Value::F32(values))]).expect("a run");
+        for c in 0..2 {
+            let channel: Vec<f64> = values
+                .chunks(4)
+                .skip(c)
+                .step_by(2)
+                .flatten()
+                .map(|v| *v as f64)
+                .collect();
+            let n = channel.len() as f64;
+            let m = channel.iter().sum::<f64>() / n;
+            let v = channel.iter().map(|x| (x - m).powi(2)).sum::<f64>() / (n - 1.0);
+            mean[c] = 0.75 * mean[c] + 0.25 * m;
+            var[c] = 0.75 * var[c] + 0.25 * v;
+        }
+    }
+    for (name, expected) in [("running_mean", mean), ("running_var", var)] {
+        let expected = Array::new([2], expected.to_vec()).expect("two");
+        assert_close(name, &params.get(name).expect(name), &expected, 1e-6);
+    }
+    // Evaluation uses them and leaves them alone.
+    let eval = Graph::new();
+    let y = layer.forward(&eval.input("x", data.shape()), Mode::Eval);
+    let exact = reference(&params, &[("x", &data)], &[&y]);
+    let at = |c: usize| (values[4 * c] as f64 - mean[c]) / (var[c] + 1e-5).sqrt();
+    assert!((exact[0].data[0] - at(0)).abs() < 1e-6 && (exact[0].data[4] - at(1)).abs() < 1e-6);
+    let before = params.get("running_var").expect("a state");
+    let mut program = eval.compile(gpu(), &params, &[&y]).expect("a program");
+    program.step(&[("x", Value::F32(values))]).expect("a run");
+    assert_eq!(before, params.get("running_var").expect("a state"));
+}
+
+#[test]
+fn dropout_scales_what_it_keeps() {
+    let graph = Graph::new();
+    let x = graph.full([10_000], 3.0);
+    let layer = Dropout::new(0.25).expect("a layer");
+    let values = evaluate(&[&layer.forward(&x, Mode::Train)], &Feed::default()).expect("values");
+    let kept = values[0].data.iter().filter(|v| **v != 0.0).count();
+    assert!((kept as f64 - 7500.0).abs() < 217.0, "{kept}");
+    assert!(
+        values[0]
+            .data
+            .iter()
+            .all(|v| *v == 0.0 || (v - 4.0).abs() < 1e-6)
+    );
+    let same = evaluate(&[&layer.forward(&x, Mode::Eval)], &Feed::default()).expect("values");
+    assert!(same[0].data.iter().all(|v| *v == 3.0));
+    assert!(Dropout::new(1.0).is_err());
+}
+
+#[test]
+fn wrong_inputs_tell_where() {
+    let params = Params::new(4);
+    let graph = Graph::new();
+    let x = graph.input("x", [2, 3, 4, 4]);
+    let linear = Linear::new(&params.scope("a"), 5, 6).expect("a layer");
+    assert!(linear.forward(&x, Mode::Eval).check().is_err());
+    let norm = BatchNorm2d::new(&params.scope("b"), 5).expect("a layer");
+    assert!(norm.forward(&x, Mode::Train).check().is_err());
+    assert!(norm.forward(&x, Mode::Eval).check().is_err());
+}

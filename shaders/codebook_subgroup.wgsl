@@ -1,0 +1,106 @@
+// y[n] = the lowest k that minimises |e_k|^2 / 2 - x_n . e_k, as codebook_nearest does
+//   x [N, D], e [K, D], norms [K] = |e|^2 / 2, y [N]; width counts VEC-vectors of D
+// One subgroup of LANES takes ROWS rows of x; each lane has a code of its own. A row's
+// values are loaded by one lane and shuffled to all: LOADS + 1 loads serve ROWS products.
+// In the end the lanes' minima are merged, the lower index first where they are equal.
+// With SPLIT the parts of the codebook leave theirs in best and index [parts, N] for
+// codebook_merge.
+// Grid: 64 / LANES subgroups per workgroup, over row tiles, then parts of the codebook.
+// Caller: ops/codebook.rs
+#import grid
+
+struct Args {
+    rows: u32,
+    codes: u32,
+    width: u32,
+    tiles: u32,
+    // Codes per part, a multiple of LANES.
+    part: u32,
+    parts: u32,
+}
+#args
+
+#if VEC == 4
+@group(0) @binding(0) var<storage, read> x: array<vec4f>;
+@group(0) @binding(1) var<storage, read> e: array<vec4f>;
+#else
+@group(0) @binding(0) var<storage, read> x: array<f32>;
+@group(0) @binding(1) var<storage, read> e: array<f32>;
+#endif
+@group(0) @binding(2) var<storage, read> norms: array<f32>;
+@group(0) @binding(3) var<storage, read_write> y: array<u32>;
+#if SPLIT
+@group(0) @binding(4) var<storage, read_write> best: array<f32>;
+#endif
+
+@compute @workgroup_size(64)
+fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
+        @builtin(local_invocation_index) local: u32) {
+    let lane = local % ${LANES}u;
+    let subgroup = flat_group(group, groups) * ${64 / LANES}u + local / ${LANES}u;
+    // No lane may leave early: subgroups past the end repeat the last one's work.
+    let last = args.tiles * args.parts - 1u;
+    let index = min(subgroup, last);
+    let part = index / args.tiles;
+    let n0 = (index - part * args.tiles) * ${ROWS}u;
+    let first = part * args.part;
+    let end = min(first + args.part, args.codes);
+
+#repeat i LOADS
+    let x${i} = min(n0 + ${i * LANES}u + lane, args.rows - 1u) * args.width;
+#end
+#repeat r ROWS
+    var low${r} = 3.4028235e38;
+    var at${r} = first;
+#end
+    for (var k = first; k < end; k += ${LANES}u) {
+        let code = min(k + lane, args.codes - 1u);
+        let at = code * args.width;
+#repeat r ROWS
+        var sum${r} = 0.0;
+#end
+        for (var d = 0u; d < args.width; d++) {
+            let ev = e[at + d];
+#repeat i LOADS
+            let row${i} = x[x${i} + d];
+#end
+#repeat r ROWS
+#if VEC == 4
+            sum${r} += dot(subgroupShuffle(row${r / LANES}, ${r % LANES}u), ev);
+#else
+            sum${r} += subgroupShuffle(row${r / LANES}, ${r % LANES}u) * ev;
+#endif
+#end
+        }
+        let norm = norms[code];
+#repeat r ROWS
+        let gap${r} = norm - sum${r};
+        if (gap${r} < low${r}) {
+            low${r} = gap${r};
+            at${r} = code;
+        }
+#end
+    }
+    for (var mask = 1u; mask < ${LANES}u; mask *= 2u) {
+#repeat r ROWS
+        let other_low${r} = subgroupShuffleXor(low${r}, mask);
+        let other_at${r} = subgroupShuffleXor(at${r}, mask);
+        if (other_low${r} < low${r} || (other_low${r} == low${r} && other_at${r} < at${r})) {
+            low${r} = other_low${r};
+            at${r} = other_at${r};
+        }
+#end
+    }
+    if (subgroup > last) {
+        return;
+    }
+#repeat r ROWS
+    if (lane == ${r % LANES}u && n0 + ${r}u < args.rows) {
+        let out = part * args.rows + n0 + ${r}u;
+        y[out] = at${r};
+#if SPLIT
+        best[out] = low${r};
+#endif
+    }
+#end
+}
