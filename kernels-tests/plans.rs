@@ -111,7 +111,12 @@ fn bits(graph: &Graph, wanted: &[&Tensor], options: &PlanOptions) -> Vec<Vec<u32
     let mut data = || -> Vec<f32> { (0..N * N).map(|_| numbers.uniform(-1.0, 1.0)).collect() };
     let (a, b) = (data(), data());
     let all = [("a", Value::F32(&a)), ("b", Value::F32(&b))];
-    let used: Vec<String> = program.plan().inputs.iter().map(|i| i.name.clone()).collect();
+    let used: Vec<String> = program
+        .plan()
+        .inputs
+        .iter()
+        .map(|i| i.name.clone())
+        .collect();
     let given: Vec<(&str, Value<'_>)> = all
         .into_iter()
         .filter(|(n, _)| used.iter().any(|u| u == n))
@@ -119,7 +124,9 @@ fn bits(graph: &Graph, wanted: &[&Tensor], options: &PlanOptions) -> Vec<Vec<u32
     // Twice: what the first run leaves in shared buffers must not matter.
     program.run(&given).unwrap();
     let outputs = program.run(&given).unwrap();
-    (0..wanted.len()).map(|i| outputs.bits(i).to_vec()).collect()
+    (0..wanted.len())
+        .map(|i| outputs.bits(i).to_vec())
+        .collect()
 }
 
 proptest! {
@@ -163,7 +170,9 @@ fn reads_follow_writes(plan: &Plan) -> bool {
             }
         }
     }
-    plan.outputs.iter().all(|(s, _)| !temporary(s.buffer) || written[s.buffer])
+    plan.outputs
+        .iter()
+        .all(|(s, _)| !temporary(s.buffer) || written[s.buffer])
 }
 
 proptest! {

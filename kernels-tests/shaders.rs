@@ -30,7 +30,10 @@ fn profiles() -> Vec<(&'static str, DeviceProfile)> {
     vec![
         ("WebGPU's default limits", base.clone()),
         ("software", with(DeviceClass::Software, 128, Some(8))),
-        ("software without subgroups", with(DeviceClass::Software, 0, None)),
+        (
+            "software without subgroups",
+            with(DeviceClass::Software, 0, None),
+        ),
         ("integrated", with(DeviceClass::Integrated, 128, Some(16))),
         ("discrete", with(DeviceClass::Discrete, 256, Some(32))),
         ("discrete, wide", with(DeviceClass::Discrete, 128, Some(64))),
@@ -184,7 +187,10 @@ fn plan(case: &Case, profile: &DeviceProfile, options: &PlanOptions) -> Plan {
 
 /// Types of the slices that hold inputs and outputs. Nothing shares a buffer here.
 fn known_types(plan: &Plan) -> HashMap<(usize, u64), DType> {
-    let inputs = plan.buffers.iter().position(|b| b.role == flowgrad::plan::Role::Inputs);
+    let inputs = plan
+        .buffers
+        .iter()
+        .position(|b| b.role == flowgrad::plan::Role::Inputs);
     let from_inputs = plan
         .inputs
         .iter()
@@ -248,7 +254,10 @@ fn shader_files_keep_the_house_rules() {
         for file in shader_files(folder) {
             let path = format!("{}/{folder}/{file}", env!("CARGO_MANIFEST_DIR"));
             let text = std::fs::read_to_string(&path).unwrap();
-            assert!(text.starts_with("//"), "{folder}/{file} opens with no comment");
+            assert!(
+                text.starts_with("//"),
+                "{folder}/{file} opens with no comment"
+            );
             for (i, line) in text.lines().enumerate() {
                 let code = line.split("//").next().unwrap_or("");
                 // Drivers compute these too roughly: see shaders/lib/math.wgsl.

@@ -99,7 +99,11 @@ fn convolutions(cases: &mut Vec<Case>) {
     };
     cases.push(build_case(
         "conv_transpose",
-        &[images([2, 4, 5, 6]), Data::f32([4, 3, 4, 4], 2), Data::f32([3], 3)],
+        &[
+            images([2, 4, 5, 6]),
+            Data::f32([4, 3, 4, 4], 2),
+            Data::f32([3], 3),
+        ],
         |_, x| vec![x[0].conv_transpose2d(&x[1], Some(&x[2]), &params)],
         true,
     ));
@@ -167,7 +171,12 @@ fn reductions(cases: &mut Vec<Case>) {
             true,
         ));
     }
-    for (shape, axis) in [(vec![4, 6], 1), (vec![5, 4, 3], 1), (vec![3, 70_000], 1), (vec![9], 0)] {
+    for (shape, axis) in [
+        (vec![4, 6], 1),
+        (vec![5, 4, 3], 1),
+        (vec![3, 70_000], 1),
+        (vec![9], 0),
+    ] {
         cases.push(build_case(
             &format!("along {axis} of {shape:?}"),
             &[Data::distinct(shape, 1)],
@@ -247,7 +256,13 @@ fn codes(cases: &mut Vec<Case>) {
                 let idx = x[0].codebook_nearest(&x[1]);
                 let code = x[1].gather_rows(&idx);
                 let sums = x[0].segment_sum(&idx, k);
-                vec![x[0].straight_through(&code.stop_gradient()), code, sums, idx.one_hot(k).stop_gradient(), idx]
+                vec![
+                    x[0].straight_through(&code.stop_gradient()),
+                    code,
+                    sums,
+                    idx.one_hot(k).stop_gradient(),
+                    idx,
+                ]
             },
             true,
         ));
