@@ -11,6 +11,7 @@ mod nn;
 mod norm;
 mod optim;
 mod params;
+mod plans;
 mod pointwise;
 mod pool;
 mod quantize;

@@ -1,8 +1,9 @@
 //! Functions of single elements: values, derivatives, broadcasting, edges.
 
+use flowgrad::ops::Func;
 use flowgrad::{Graph, Tensor};
 
-use crate::support::{Data, Tol, check_op};
+use crate::support::{Data, Tol, check_op, run_gpu};
 
 type Unary = fn(&Tensor) -> Tensor;
 
@@ -163,6 +164,96 @@ fn comparisons_and_select() {
         },
         Tol::default(),
     );
+}
+
+/// Worst errors of the library's own functions over dense sweeps, in units of the
+/// float32 round-off. Drivers' functions miss these by factors of 10 to 100,000.
+#[test]
+fn functions_are_accurate_everywhere() {
+    let u = 2f64.powi(-24);
+    let n = 1 << 14;
+    let table: &[(Func, f64, f64, bool, f64)] = &[
+        // function, range, logarithmic sweep, allowed error
+        (Func::Exp, -87.0, 88.7, false, 4.0),
+        (Func::Log, 1e-37, 1e38, true, 4.0),
+        (Func::Log, 0.5, 2.0, false, 4.0),
+        (Func::Tanh, -9.5, 9.5, false, 8.0),
+        (Func::Tanh, 1e-30, 1.0, true, 8.0),
+        (Func::Sigmoid, -80.0, 80.0, false, 8.0),
+        (Func::Softplus, -80.0, 80.0, false, 8.0),
+        (Func::Erf, -5.0, 5.0, false, 8.0),
+        (Func::Erf, 1e-30, 1.0, true, 8.0),
+        (Func::Sin, -1.5, 1.5, false, 4.0),
+        (Func::Cos, -1.5, 1.5, false, 8.0),
+        (Func::Elu(1.0), -20.0, 5.0, false, 8.0),
+        (Func::PowScalar(2.7), 1e-10, 1e10, true, 16.0),
+        (Func::PowScalar(-1.5), 1e-10, 1e10, true, 16.0),
+        (Func::Rsqrt, 1e-30, 1e30, true, 8.0),
+    ];
+    let mut inputs = Vec::new();
+    let graph = Graph::new();
+    let mut wanted = Vec::new();
+    for (i, (func, lo, hi, logarithmic, _)) in table.iter().enumerate() {
+        let at = |k: usize| {
+            let t = (k as f64 + 0.37) / n as f64;
+            match logarithmic {
+                true => (lo.ln() + (hi.ln() - lo.ln()) * t).exp() as f32,
+                false => (lo + (hi - lo) * t) as f32,
+            }
+        };
+        let data = Data::values([n], &(0..n).map(at).collect::<Vec<_>>());
+        let name = format!("x{i}");
+        wanted.push(data.input(&graph, &name).map(*func));
+        inputs.push((name, data));
+    }
+    let got = run_gpu(&inputs, &wanted.iter().collect::<Vec<_>>()).unwrap();
+    for ((func, _, _, _, limit), ((_, x), y)) in table.iter().zip(inputs.iter().zip(&got)) {
+        for (x, y) in x.array().data.iter().zip(&y.array().data) {
+            let exact = func.eval(&[*x]);
+            let error = (y - exact).abs() / exact.abs().max(1.2e-38) / u;
+            assert!(
+                error <= *limit,
+                "{func:?}({x:e}) = {y:e}, not {exact:e}: {error:.1} u"
+            );
+        }
+    }
+}
+
+/// A NaN must not turn into a number on the way to the loss.
+#[test]
+fn nan_goes_through() {
+    let table: &[(&str, Unary)] = &[
+        ("exp", |x| x.exp()),
+        ("log", |x| x.log()),
+        ("tanh", |x| x.tanh()),
+        ("sigmoid", |x| x.sigmoid()),
+        ("softplus", |x| x.softplus()),
+        ("erf", |x| x.erf()),
+        ("gelu", |x| x.gelu()),
+        ("silu", |x| x.silu()),
+        ("pow", |x| x.pow_scalar(1.7)),
+        ("sqrt", |x| x.sqrt()),
+    ];
+    let data = Data::values([3], &[1.0, f32::NAN, 0.5]);
+    let graph = Graph::new();
+    let x = data.input(&graph, "x");
+    let wanted: Vec<Tensor> = table.iter().map(|(_, f)| f(&x)).collect();
+    let inputs = [("x".to_string(), data)];
+    let got = run_gpu(&inputs, &wanted.iter().collect::<Vec<_>>()).unwrap();
+    for ((name, _), y) in table.iter().zip(&got) {
+        let y = y.array().data;
+        assert!(
+            y[0].is_finite() && y[1].is_nan() && y[2].is_finite(),
+            "{name}: {y:?}"
+        );
+    }
+}
+
+#[test]
+fn bounds_in_the_wrong_order_are_refused() {
+    let g = Graph::new();
+    assert!(g.input("x", [3]).clamp(1.0, -1.0).check().is_err());
+    assert!(g.input("x", [3]).clamp(f32::NAN, 1.0).check().is_err());
 }
 
 #[test]

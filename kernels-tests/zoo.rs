@@ -1,7 +1,7 @@
 //! One small graph per op and per kernel variant: what all kernels are checked on.
 
-use flowgrad::Graph;
 use flowgrad::ops::{Activation, ConvParams, ConvTransposeParams, CrossEntropy, PoolParams};
+use flowgrad::{Graph, Tensor, tape};
 
 use crate::support::{Case, Data, build_case};
 
@@ -18,6 +18,7 @@ pub fn zoo() -> Vec<Case> {
     reductions(&mut cases);
     norms(&mut cases);
     views(&mut cases);
+    packs(&mut cases);
     codes(&mut cases);
     pointwise(&mut cases);
     random(&mut cases);
@@ -129,6 +130,15 @@ fn pools(cases: &mut Vec<Case>) {
         ));
     }
     cases.push(build_case(
+        "second derivative of a maximum",
+        &[images([2, 3, 8, 7])],
+        |_, x| {
+            let y = x[0].max_pool2d(&windows[1]).exp().sum(&[], false);
+            tape::backward(&y, &[&x[0]]).expect("a gradient")
+        },
+        true,
+    ));
+    cases.push(build_case(
         "scaling",
         &[images([2, 3, 4, 5])],
         |_, x| vec![x[0].global_avg_pool2d(), x[0].upsample_nearest2d([2, 3])],
@@ -219,10 +229,20 @@ fn views(cases: &mut Vec<Case>) {
                 x[0].pad(&[(1, 0), (0, 2), (1, 1)], 0.5),
                 x[0].flip(&[0, 2]),
                 x[0].roll(1, 2),
-                flowgrad::Tensor::concat(&[&x[0], &x[1]], 1),
+                Tensor::concat(&[&x[0], &x[1]], 1),
                 x[0].reshape([12, 6]),
             ]
         },
+        true,
+    ));
+}
+
+fn packs(cases: &mut Vec<Case>) {
+    // The first part is computed in place, the others must be copied.
+    cases.push(build_case(
+        "pack",
+        &[Data::f32([5, 3], 1), Data::f32([7], 2)],
+        |g, x| vec![g.pack(&[(64, &x[0].exp()), (128, &x[1]), (192, &x[1])], 256)],
         true,
     ));
 }
@@ -247,6 +267,13 @@ fn codes(cases: &mut Vec<Case>) {
             true,
         ));
     }
+    // So many rows and segments that they are sorted first, on every device.
+    cases.push(build_case(
+        "many segments",
+        &[Data::f32([4096, 16], 1), Data::below([4096], 2, 8192)],
+        |_, x| vec![x[0].segment_sum(&x[1], 8192)],
+        true,
+    ));
     cases.push(build_case(
         "labels",
         &[Data::f32([6, 5, 2], 1), Data::below([6, 2], 2, 5)],

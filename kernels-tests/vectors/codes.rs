@@ -1,98 +1,78 @@
 //! Cases of the vq family.
 
-use flowgrad::Tensor;
+use flowgrad::quantize::{
+    Fsq, FsqShift, Metric, ema_update, perplexity, usage_counts, vector_quantize,
+};
 
 use super::families::unknown;
-use super::losses::unit_rows;
 use super::{Inputs, Outputs, VectorCase};
 
 pub fn build(case: &VectorCase<'_>, x: &Inputs) -> Outputs {
     match case.op.as_str() {
         "vq" => quantize(case, x),
+        "fsq" => fsq(case, x),
         "embedding" => vec![("y", x.get("codebook").gather_rows(x.get("idx")))],
-        "vq_ema_update" => ema_update(case, x),
+        "vq_ema_update" => {
+            let (rows, idx) = (x.get("x"), x.get("idx"));
+            let (size, sum) = (x.get("cluster_size"), x.get("embed_sum"));
+            let next = ema_update(
+                rows,
+                idx,
+                size,
+                sum,
+                case.double("decay"),
+                case.float("eps"),
+            );
+            vec![
+                ("counts", next.counts),
+                ("sums", next.sums),
+                ("new_cluster_size", next.cluster_size),
+                ("new_embed_sum", next.embed_sum),
+                ("smoothed_size", next.smoothed_size),
+                ("new_codebook", next.codebook),
+            ]
+        }
         "perplexity" => {
             let idx = x.get("idx");
-            let codes = case.int("codes") as usize;
-            let counts = idx.one_hot(codes).sum(&[0], false);
+            let counts = usage_counts(idx, case.int("codes") as usize);
             let probs = counts.mul_scalar(1.0 / idx.numel() as f32);
-            let log = probs.add_scalar(case.float("eps")).log();
-            let perplexity = probs.mul(&log).sum(&[], false).neg().exp();
-            vec![("perplexity", perplexity), ("probs", probs)]
+            let value = perplexity(&counts, case.float("eps"));
+            vec![("perplexity", value), ("probs", probs)]
         }
         _ => unknown(case),
     }
 }
 
 fn quantize(case: &VectorCase<'_>, inputs: &Inputs) -> Outputs {
-    let x = inputs.get("x");
-    let image = match case.text("layout") {
-        "rows" => false,
-        "nchw" => true,
-        other => panic!("{}: layout {other}", case.name),
-    };
-    let rows = |t: &Tensor| match image {
-        true => {
-            let t = t.permute(&[0, 2, 3, 1]);
-            t.reshape([t.numel() / t.dim(-1), t.dim(-1)])
-        }
-        false => t.clone(),
-    };
-    let (mut z, mut codebook) = (rows(x), inputs.get("codebook").clone());
-    match case.text("metric") {
-        "l2" => {}
-        "cosine" => {
-            let eps = case.float("norm_eps");
-            (z, codebook) = (unit_rows(&z, eps), unit_rows(&codebook, eps));
-        }
+    let metric = match case.text("metric") {
+        "l2" => Metric::Euclidean,
+        "cosine" => Metric::Cosine,
         other => panic!("{}: metric {other}", case.name),
-    }
-    let idx = z.codebook_nearest(&codebook);
-    let code = codebook.gather_rows(&idx);
-    let distance = |a: &Tensor, b: &Tensor| a.sub(b).square().mean(&[], false);
-    let codebook_loss = distance(&z.stop_gradient(), &code);
-    let commitment_loss = distance(&z, &code.stop_gradient());
-    let loss = codebook_loss.add(&commitment_loss.mul_scalar(case.float("beta")));
-    let y = z.straight_through(&code.stop_gradient());
-    let (y, idx) = match image {
-        true => {
-            let (n, h, w) = (x.dim(0), x.dim(2), x.dim(3));
-            let y = y.reshape([n, h, w, x.dim(1)]).permute(&[0, 3, 1, 2]);
-            (y, idx.reshape([n, h, w]))
-        }
-        false => (y, idx),
     };
+    let (x, codebook) = (inputs.get("x"), inputs.get("codebook"));
+    let q = vector_quantize(x, codebook, metric, case.float("beta"));
     vec![
-        ("y", y),
-        ("idx", idx),
-        ("codebook_loss", codebook_loss),
-        ("commitment_loss", commitment_loss),
-        ("loss", loss),
+        ("y", q.quantized),
+        ("idx", q.indices),
+        ("codebook_loss", q.codebook_loss),
+        ("commitment_loss", q.commitment_loss),
+        ("loss", q.loss),
     ]
 }
 
-fn ema_update(case: &VectorCase<'_>, inputs: &Inputs) -> Outputs {
-    let (x, idx) = (inputs.get("x"), inputs.get("idx"));
-    let codes = inputs.get("cluster_size").numel();
-    let (decay, eps) = (case.double("decay"), case.float("eps"));
-    let counts = inputs.graph.full([x.dim(0)], 1.0).segment_sum(idx, codes);
-    let sums = x.segment_sum(idx, codes);
-    let follow = |old: &str, new: &Tensor| {
-        let old = inputs.get(old).mul_scalar(decay as f32);
-        old.add(&new.mul_scalar((1.0 - decay) as f32))
+fn fsq(case: &VectorCase<'_>, inputs: &Inputs) -> Outputs {
+    let levels: Vec<usize> = case.list("levels").iter().map(|l| *l as usize).collect();
+    let shift = match case.text("shift_fn") {
+        "tan" => FsqShift::Tan,
+        "atanh" => FsqShift::Atanh,
+        other => panic!("{}: shift {other}", case.name),
     };
-    let size = follow("cluster_size", &counts);
-    let sum = follow("embed_sum", &sums);
-    let total = size.sum(&[], false);
-    let denominator = total.add_scalar(codes as f32 * eps);
-    let smoothed = size.add_scalar(eps).div(&denominator).mul(&total);
-    let codebook = sum.div(&smoothed.reshape([codes, 1]));
+    let quantizer = Fsq::new(&levels).expect("levels").shift(shift);
+    let out = quantizer.eps(case.float("eps")).forward(inputs.get("x"));
     vec![
-        ("counts", counts),
-        ("sums", sums),
-        ("new_cluster_size", size),
-        ("new_embed_sum", sum),
-        ("smoothed_size", smoothed),
-        ("new_codebook", codebook),
+        ("bounded", out.bounded),
+        ("y", out.quantized),
+        ("level", out.levels),
+        ("index", out.indices),
     ]
 }

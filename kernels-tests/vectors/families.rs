@@ -7,7 +7,7 @@ use super::{Inputs, Outputs, VectorCase, codes, losses};
 
 /// Ops of these files that belong to later parts of the crate.
 pub fn is_later(op: &str) -> bool {
-    matches!(op, "actnorm" | "actnorm_init" | "fsq")
+    matches!(op, "actnorm" | "actnorm_init")
 }
 
 /// Stored outputs that only document the case.

@@ -63,7 +63,7 @@ pub fn build(case: &VectorCase<'_>, inputs: &Inputs) -> Outputs {
 }
 
 /// Rows divided by their length, at least `eps`.
-pub fn unit_rows(x: &Tensor, eps: f32) -> Tensor {
+fn unit_rows(x: &Tensor, eps: f32) -> Tensor {
     let length = x.square().sum(&[-1], true).sqrt();
     x.div(&length.maximum(&length.full_like(eps)))
 }

@@ -164,6 +164,7 @@ pub(super) fn generate(
     let mut imports: Vec<&str> = Vec::new();
     let mut names: HashMap<ValueId, String> = HashMap::new();
     let mut loaded: HashMap<(ValueId, Load), String> = HashMap::new();
+    let mut fills: HashMap<String, String> = HashMap::new();
     let mut flops = 0;
     let mut labels: Vec<&str> = Vec::new();
     for i in &units.units[unit].nodes {
@@ -182,7 +183,17 @@ pub(super) fn generate(
                         imports.push(import);
                     }
                 }
-                format!("({text})")
+                // By a `let`: literals in expressions are folded by the compiler,
+                // which refuses what gives infinity (1 / 0).
+                match fills.get(&text) {
+                    Some(name) => name.clone(),
+                    None => {
+                        let name = format!("c{}", fills.len());
+                        body += &format!("    let {name} = {text};\n");
+                        fills.insert(text, name.clone());
+                        name
+                    }
+                }
             } else {
                 let how = load(view.shape(*raw), shape);
                 match loaded.get(&(root, how.clone())) {
