@@ -7,7 +7,7 @@ use super::{Inputs, Outputs, VectorCase, codes, losses};
 
 /// Ops of these files that belong to later parts of the crate.
 pub fn is_later(op: &str) -> bool {
-    matches!(op, "actnorm" | "actnorm_init" | "fsq")
+    matches!(op, "actnorm" | "actnorm_init")
 }
 
 /// Stored outputs that only document the case.
@@ -86,8 +86,7 @@ fn pool(case: &VectorCase<'_>, x: &Inputs) -> Outputs {
     let image = x.get("x");
     let params = |count: bool| PoolParams {
         count_include_pad: count,
-        ..PoolParams::new(case.sizes("kernel"), case.sizes("stride"))
-            .padding(case.sizes("padding"))
+        ..PoolParams::new(case.sizes("kernel"), case.sizes("stride")).padding(case.sizes("padding"))
     };
     let y = match case.op.as_str() {
         "max_pool2d" => {
@@ -212,7 +211,11 @@ fn norm(case: &VectorCase<'_>, inputs: &Inputs) -> Outputs {
             ]
         }
         "layer_norm" => {
-            let axes: Vec<usize> = case.list("normalized_shape").iter().map(|d| *d as usize).collect();
+            let axes: Vec<usize> = case
+                .list("normalized_shape")
+                .iter()
+                .map(|d| *d as usize)
+                .collect();
             let y = x.layer_norm(&axes, gamma, beta, eps);
             let lead = &x.shape().dims()[..x.shape().rank() - axes.len()];
             let last: Vec<isize> = (1..=axes.len() as isize).map(|i| -i).collect();

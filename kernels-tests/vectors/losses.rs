@@ -41,9 +41,7 @@ pub fn build(case: &VectorCase<'_>, inputs: &Inputs) -> Outputs {
             let distance = x.sub(mu).square().div(var);
             all().apply(&var.log().add(&distance).mul_scalar(0.5))
         }
-        "kl_std_normal_logvar" => {
-            samples().apply(&of("mu").kl_to_standard_normal(of("logvar")))
-        }
+        "kl_std_normal_logvar" => samples().apply(&of("mu").kl_to_standard_normal(of("logvar"))),
         "kl_std_normal_sigma" => {
             let (mu, sigma) = (of("mu"), of("sigma"));
             let excess = sigma.square().sub(&sigma.log().mul_scalar(2.0));
@@ -65,7 +63,7 @@ pub fn build(case: &VectorCase<'_>, inputs: &Inputs) -> Outputs {
 }
 
 /// Rows divided by their length, at least `eps`.
-pub fn unit_rows(x: &Tensor, eps: f32) -> Tensor {
+fn unit_rows(x: &Tensor, eps: f32) -> Tensor {
     let length = x.square().sum(&[-1], true).sqrt();
     x.div(&length.maximum(&length.full_like(eps)))
 }
@@ -78,8 +76,12 @@ fn nt_xent(z: &Tensor, tau: f32, eps: f32) -> Tensor {
     let numbers: Vec<u32> = (0..rows as u32).collect();
     let column = z.graph().constant_u32([rows, 1], &numbers);
     let row = z.graph().constant_u32([1, rows], &numbers);
-    let others = column.equal(&row).select(&similar.full_like(-1e30), &similar);
-    let loss = others.logsumexp(&[1], false).sub(&positive.mul_scalar(1.0 / tau));
+    let others = column
+        .equal(&row)
+        .select(&similar.full_like(-1e30), &similar);
+    let loss = others
+        .logsumexp(&[1], false)
+        .sub(&positive.mul_scalar(1.0 / tau));
     loss.mean(&[], false)
 }
 

@@ -222,7 +222,15 @@ impl Gpu {
     ) -> Result<T> {
         let outcome = Mapping::start(staging, bytes);
         self.wait_for(submission)?;
-        self.mapping_result(outcome.take())?;
+        let start = std::time::Instant::now();
+        let mut result = outcome.take();
+        // A poll of another thread may have picked up this callback without having
+        // called it yet; then the wait above had nothing left to wait for.
+        while result.is_none() && self.check().is_ok() && start.elapsed() < PATIENCE {
+            std::thread::yield_now();
+            result = outcome.take();
+        }
+        self.mapping_result(result)?;
         self.take_mapped(staging, bytes, f)
     }
 
