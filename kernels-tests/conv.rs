@@ -1,10 +1,12 @@
 //! Convolutions: every parameter alone and together, awkward sizes, gradients of
 //! gradients, sizes that must be split, and what is refused.
 
+use flowgrad::device::{DeviceClass, DeviceProfile};
 use flowgrad::ops::{Activation, ConvParams, ConvTransposeParams};
-use flowgrad::{Graph, Tensor, tape};
+use flowgrad::plan::PlanOptions;
+use flowgrad::{Graph, Program, Result, Tensor, Value, tape};
 
-use crate::support::{Data, Tol, check_op};
+use crate::support::{Data, Tol, assert_close, build_case, check_op, gpu};
 
 /// `[N, C, H, W]`, output channels, kernel, parameters.
 type Case = ([usize; 4], usize, [usize; 2], ConvParams);
@@ -248,6 +250,58 @@ fn many_pixels() {
             |_, x| vec![x[0].conv2d(&x[1], Some(&x[2]), &params)],
             big,
         );
+    }
+}
+
+/// The plain variants, which other adapters get, and those without any extras.
+#[test]
+fn other_adapters() {
+    let grouped = ConvParams {
+        groups: 3,
+        stride: [2, 2],
+        ..same(1)
+    };
+    let profiles = [
+        DeviceProfile {
+            class: DeviceClass::Software,
+            ..DeviceProfile::baseline()
+        },
+        DeviceProfile::baseline(),
+    ];
+    for case in [
+        ([2, 9, 7, 6], 17, [3, 3], same(1)),
+        ([2, 9, 7, 6], 15, [3, 3], grouped),
+        ([2, 9, 5, 5], 11, [1, 1], ConvParams::default()),
+    ] {
+        let name = format!("conv2d {case:?}");
+        let build = |_: &Graph, x: &[Tensor]| vec![x[0].conv2d(&x[1], Some(&x[2]), &case.3)];
+        let case = build_case(&name, &data(&case), build, true);
+        let (expected, wanted) = (case.reference(), case.wanted());
+        for profile in &profiles {
+            let profile = DeviceProfile {
+                immediates: gpu().profile().immediates,
+                ..profile.clone()
+            };
+            let run = || -> Result<_> {
+                let options = PlanOptions::default();
+                let plan = wanted[0].graph().plan(&profile, &[], &wanted, &options)?;
+                let inputs = plan.inputs.clone();
+                let mut program = Program::new(gpu(), plan, &[])?;
+                let mut feed = Vec::new();
+                for input in &inputs {
+                    let given = case.inputs.iter().find(|(n, _)| *n == input.name);
+                    if let Some((n, Data::F32 { values, .. })) = given {
+                        feed.push((n.as_str(), Value::F32(values)));
+                    }
+                }
+                program.run(&feed)
+            };
+            let got = run().unwrap_or_else(|e| panic!("{name}: {e}"));
+            for (i, expected) in expected.iter().enumerate() {
+                let values = got.f32(i).expect("floats");
+                assert_close(&case.describe(i), &values, expected, 8e-6);
+            }
+        }
     }
 }
 

@@ -125,6 +125,61 @@ pub fn lines(file: &Path, title: &str, x: &str, y: &str, series: &[Series<'_>]) 
     super::picture::save(&picture, file)
 }
 
+/// Draws points of the plane into `file`, one colour for each series.
+pub fn scatter(file: &Path, title: &str, series: &[Series<'_>]) -> Outcome {
+    let finite = |p: &&(f64, f64)| p.0.is_finite() && p.1.is_finite();
+    let reach = series
+        .iter()
+        .flat_map(|(_, points)| points.iter().filter(finite))
+        .fold(1e-9f64, |m, p| m.max(p.0.abs()).max(p.1.abs()))
+        * 1.1;
+    ready_font();
+    let size = (SIZE.1, SIZE.1);
+    let mut buffer = vec![255; (size.0 * size.1 * 3) as usize];
+    let told = |e: &dyn std::fmt::Display| format!("{}: cannot be drawn: {e}", file.display());
+    {
+        let root = BitMapBackend::with_buffer(&mut buffer, size).into_drawing_area();
+        root.fill(&WHITE).map_err(|e| told(&e))?;
+        let mut chart = ChartBuilder::on(&root)
+            .caption(title, ("sans-serif", 22))
+            .margin(14)
+            .x_label_area_size(40)
+            .y_label_area_size(52)
+            .build_cartesian_2d(-reach..reach, -reach..reach)
+            .map_err(|e| told(&e))?;
+        chart
+            .configure_mesh()
+            .light_line_style(WHITE)
+            .bold_line_style(BLACK.mix(0.12))
+            .label_style(("sans-serif", 14))
+            .draw()
+            .map_err(|e| told(&e))?;
+        for (i, (name, points)) in series.iter().enumerate() {
+            let colour = COLOURS[i % COLOURS.len()];
+            let dots = points
+                .iter()
+                .filter(finite)
+                .map(|p| Circle::new(*p, 3, colour.filled()));
+            chart
+                .draw_series(dots)
+                .map_err(|e| told(&e))?
+                .label(*name)
+                .legend(move |(x, y)| Circle::new((x + 10, y), 4, colour.filled()));
+        }
+        chart
+            .configure_series_labels()
+            .background_style(WHITE.mix(0.85))
+            .border_style(BLACK.mix(0.3))
+            .label_font(("sans-serif", 15))
+            .draw()
+            .map_err(|e| told(&e))?;
+        root.present().map_err(|e| told(&e))?;
+    }
+    let picture = RgbImage::from_raw(size.0, size.1, buffer)
+        .ok_or_else(|| format!("{}: a buffer of the wrong size", file.display()))?;
+    super::picture::save(&picture, file)
+}
+
 /// A picture with a line of words above it.
 pub fn captioned(picture: &RgbImage, words: &str) -> Outcome<RgbImage> {
     const BAND: u32 = 34;

@@ -7,7 +7,7 @@ use flowgrad::models::VqVae;
 use flowgrad::nn::Mode;
 use flowgrad::optim::{Adam, Optimizer};
 use flowgrad::params::{Precision, Strict};
-use flowgrad::{Gpu, Graph, Params, Program, Value};
+use flowgrad::{Gpu, Graph, Params, Program};
 
 use super::{CommonArgs, Images, Losses, Outcome, Progress, Report, picture, plot, report};
 
@@ -101,14 +101,8 @@ pub fn run(
     for step in 0..args.steps {
         // The next batch is prepared and submitted while the last one computes.
         let x = data.input(&data.train, &batches.batch(step as u64))?;
-        let scalars = optimizer.inputs(step as u64);
-        let mut inputs: Vec<(&str, Value<'_>)> = vec![("x", (&x).into())];
-        inputs.extend(
-            scalars
-                .iter()
-                .map(|(n, v)| (n.as_str(), Value::F32(std::slice::from_ref(v)))),
-        );
-        let ticket = program.submit(&inputs)?;
+        program.set_scalars(&optimizer.inputs(step as u64))?;
+        let ticket = program.submit(&[("x", (&x).into())])?;
         if let Some((step, ticket)) = pending.replace((step, ticket)) {
             record(&mut program, ticket, step, &mut losses, &mut progress)?;
         }

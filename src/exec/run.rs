@@ -275,6 +275,14 @@ impl Program {
         Ok(())
     }
 
+    /// Takes single numbers for inputs, as [`crate::optim::Optimizer::inputs`] gives
+    /// them for every step.
+    pub fn set_scalars(&mut self, values: &[(String, f32)]) -> Result<()> {
+        values.iter().try_for_each(|(name, v)| {
+            self.set_inputs(&[(name, Value::F32(std::slice::from_ref(v)))])
+        })
+    }
+
     /// Whether the program has an input of this name.
     pub fn has_input(&self, name: &str) -> bool {
         self.plan.inputs.iter().any(|p| p.name == name)

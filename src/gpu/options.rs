@@ -146,7 +146,14 @@ pub(super) fn open(options: GpuOptions) -> Result<Gpu> {
         .map(|a| AdapterSummary::from(&a.get_info()).to_string())
         .collect();
     let listing = match names.is_empty() {
-        true => format!("none was found for {:?}", options.backends),
+        true => {
+            let names: Vec<String> = options
+                .backends
+                .iter_names()
+                .map(|(n, _)| n.to_lowercase())
+                .collect();
+            format!("none was found for {}", names.join(", "))
+        }
         false => format!("there is only {}", names.join("; ")),
     };
     found.retain(|a| {

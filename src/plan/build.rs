@@ -46,12 +46,30 @@ struct Builder<'a> {
     arena_writes: HashMap<UnitId, Vec<usize>>,
 }
 
+/// Plans in the hope that parameters are updated in place, which saves bindings;
+/// where a unit could not do so after all and has too many, plans again without.
 pub(super) fn build(
     graph: &Graph,
     outputs: &[&Tensor],
     arenas: &[ArenaMap],
     profile: &DeviceProfile,
     options: &PlanOptions,
+) -> Result<Plan> {
+    match build_once(graph, outputs, arenas, profile, options, true) {
+        Err(Error::LimitExceeded { .. }) => {
+            build_once(graph, outputs, arenas, profile, options, false)
+        }
+        result => result,
+    }
+}
+
+fn build_once(
+    graph: &Graph,
+    outputs: &[&Tensor],
+    arenas: &[ArenaMap],
+    profile: &DeviceProfile,
+    options: &PlanOptions,
+    hopeful: bool,
 ) -> Result<Plan> {
     let guard = graph.lock();
     let updates = match options.updates {
@@ -69,7 +87,14 @@ pub(super) fn build(
         .map(|t| view.root(t.id()))
         .chain(updates.iter().map(|u| u.1))
         .collect();
-    let units = Units::new(&view, &keep, profile.max_bindings, options);
+    let assigned = match hopeful {
+        true => updates
+            .iter()
+            .map(|(target, value)| (*value, *target))
+            .collect(),
+        false => HashMap::new(),
+    };
+    let units = Units::new(&view, &keep, assigned, profile.max_bindings, options);
     let mut b = Builder {
         view,
         units,

@@ -118,6 +118,9 @@ pub(super) struct Units {
     pub users: HashMap<ValueId, Vec<usize>>,
     /// Further orderings: the first before the second.
     pub before: Vec<(UnitId, UnitId)>,
+    /// Values that are hoped to overwrite a parameter in place, by that parameter:
+    /// where the unit also reads it, both are one binding.
+    assigned: HashMap<ValueId, ValueId>,
 }
 
 impl Units {
@@ -125,6 +128,7 @@ impl Units {
     pub fn new(
         view: &View<'_>,
         keep: &HashSet<ValueId>,
+        assigned: HashMap<ValueId, ValueId>,
         max_bindings: usize,
         options: &PlanOptions,
     ) -> Self {
@@ -133,6 +137,7 @@ impl Units {
             of: vec![usize::MAX; view.nodes.len()],
             users: HashMap::new(),
             before: Vec::new(),
+            assigned,
         };
         for i in 0..view.nodes.len() {
             if !view.wanted[i] || matches!(view.nodes[i].op.kind(), Kind::Source(_) | Kind::Alias) {
@@ -287,9 +292,11 @@ impl Units {
         nodes.sort_unstable();
         self.units[a].nodes = nodes;
         let inputs = self.inputs(view, a);
+        let outputs = self.outputs(keep, a);
         let scalars = inputs.iter().filter(|v| is_scalar_input(view, **v)).count();
-        let bindings =
-            inputs.len() - scalars + usize::from(scalars > 0) + self.outputs(keep, a).len();
+        let shared = |o: &&ValueId| self.assigned.get(o).is_some_and(|t| inputs.contains(t));
+        let bindings = inputs.len() - scalars + usize::from(scalars > 0) + outputs.len()
+            - outputs.iter().filter(shared).count();
         if bindings > max_bindings {
             for i in &moved {
                 self.of[*i] = b;
