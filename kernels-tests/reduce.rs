@@ -1,8 +1,11 @@
 //! Reductions: every kind over every kind of axes, long ones in parts.
 
+use flowgrad::device::DeviceClass;
+use flowgrad::exec::{Program, Value};
+use flowgrad::plan::PlanOptions;
 use flowgrad::{Graph, Tensor};
 
-use crate::support::{Data, Tol, check_op};
+use crate::support::{Data, Tol, assert_close, build_case, check_op, gpu};
 
 type Reduce = fn(&Tensor, &[isize]) -> Tensor;
 
@@ -239,6 +242,75 @@ fn cumsum_short_and_in_parts() {
             },
         );
     }
+}
+
+/// Compares what a discrete GPU would be given to do, on whatever adapter is here.
+fn check_as_discrete(name: &str, inputs: &[Data], build: impl Fn(&[Tensor]) -> Vec<Tensor>) {
+    let case = build_case(name, inputs, |_, x| build(x), true);
+    let mut profile = gpu().profile().clone();
+    profile.class = DeviceClass::Discrete;
+    let graph = case.outputs[0].graph();
+    let plan = graph
+        .plan(&profile, &[], &case.wanted(), &PlanOptions::default())
+        .expect("a plan");
+    let mut program = Program::new(gpu(), plan, &[]).expect("a program");
+    let feed: Vec<(&str, Value<'_>)> = case
+        .inputs
+        .iter()
+        .filter(|(name, _)| program.has_input(name))
+        .map(|(name, data)| match data {
+            Data::F32 { values, .. } => (name.as_str(), Value::F32(values)),
+            Data::U32 { values, .. } => (name.as_str(), Value::U32(values)),
+        })
+        .collect();
+    let got = program.run(&feed).expect("results");
+    for (i, expected) in case.reference().iter().enumerate() {
+        let what = case.describe(i);
+        if case.wanted()[i].dtype() == flowgrad::DType::U32 {
+            let words = got.u32(i).expect("integers");
+            let exact: Vec<u32> = expected.data.iter().map(|v| *v as u32).collect();
+            assert_eq!(words, exact, "{what}");
+        } else {
+            assert_close(&what, &got.f32(i).expect("floats"), expected, 1e-5);
+        }
+    }
+}
+
+#[test]
+fn other_adapters_cut_otherwise() {
+    let cases: &[(&[usize], &[isize])] = &[
+        (&[70_001], &[0]),
+        (&[70_004], &[0]),
+        (&[3, 5003], &[1]),
+        (&[5003, 3], &[0]),
+        (&[40, 3, 13, 11], &[0, 2, 3]),
+        (&[40, 3, 12, 12], &[0, 2, 3]),
+        (&[3, 40, 2, 30, 5], &[1, 3]),
+    ];
+    for (shape, axes) in cases {
+        for (name, reduce) in KINDS {
+            check_as_discrete(
+                &format!("{name} of {shape:?} on other adapters"),
+                &[Data::distinct(*shape, 12)],
+                |x| vec![reduce(&x[0].add_scalar(1.25), axes)],
+            );
+        }
+    }
+    check_as_discrete("rows", &[Data::distinct([5, 3001], 13)], |x| {
+        vec![
+            x[0].argmax(None),
+            x[0].argmin(Some(1)),
+            x[0].softmax(1),
+            x[0].log_softmax(0),
+            x[0].add_scalar(1.25).cumsum(1),
+            x[0].add_scalar(1.25).moments(&[0]).1,
+        ]
+    });
+    check_as_discrete(
+        "segments",
+        &[Data::f32([70_000, 5], 14), Data::below([70_000], 15, 300)],
+        |x| vec![x[0].segment_sum(&x[1], 300), x[0].segment_sum(&x[1], 2)],
+    );
 }
 
 #[test]

@@ -5,8 +5,10 @@
 //   lse       log sum e^x, kept as (peak, sum e^(x - peak)) between the passes
 // One invocation folds one part of one output's elements: parts > 1 leaves partial
 // results that a later pass (MERGE where they are pairs) folds again, in fixed order.
-// Sums are blocked by 64, so that rounding grows with the blocks, not the elements.
-// Grid: flat over outputs * parts. Caller: ops/reduce.rs
+// VEC4: four neighbours along the reduced axis are read at once; all extents and
+// strides of x then count these.
+// Sums are blocked by 64 at most, so that rounding grows with the blocks, not the elements.
+// Grid: flat over outputs * parts. Caller: ops/fold.rs
 #import grid
 #import math
 
@@ -30,7 +32,29 @@ struct Args {
 }
 #args
 
-@group(0) @binding(0) var<storage, read> x: array<f32>;
+#if VEC4
+alias Cell = vec4f;
+
+fn add_up(c: vec4f) -> f32 {
+    return (c.x + c.y) + (c.z + c.w);
+}
+
+fn largest(c: vec4f) -> f32 {
+    return max(max(c.x, c.y), max(c.z, c.w));
+}
+#else
+alias Cell = f32;
+
+fn add_up(c: f32) -> f32 {
+    return c;
+}
+
+fn largest(c: f32) -> f32 {
+    return c;
+}
+#endif
+
+@group(0) @binding(0) var<storage, read> x: array<Cell>;
 #if FOLD == arg
 #if W
 @group(0) @binding(2) var<storage, read> w: array<u32>;
@@ -44,7 +68,7 @@ struct Args {
 #else
 @group(0) @binding(1) var<storage, read_write> y: array<f32>;
 #if W
-@group(0) @binding(2) var<storage, read> w: array<f32>;
+@group(0) @binding(2) var<storage, read> w: array<Cell>;
 #endif
 #if Y2
 @group(0) @binding(${2+W}) var<storage, read_write> y2: array<f32>;
@@ -92,7 +116,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
     let start = base(o);
     var at = start + offset(r);
 #else
-    // The two digits of r advance with a carry: no division in the loop.
+    // The two digits of r advance by runs, within which the inner one does not wrap.
     var digit = r % args.reduced_extent;
     let step_digit = step % args.reduced_extent;
     let jump = (step / args.reduced_extent) * args.reduced_outer + step_digit * args.reduced_inner;
@@ -104,8 +128,8 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
     let middle = shift[o];
 #endif
 
-    var total = 0.0;
-    var total2 = 0.0;
+    var total = Cell();
+    var total2 = Cell();
 #if FOLD == max
     var best = ${SIGN} * x[at];
 #else
@@ -113,10 +137,15 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
 #endif
     var winner = NOBODY;
     while (left > 0u) {
-        let stop = left - min(left, 64u);
-        var sum = 0.0;
-        var sum2 = 0.0;
-        for (; left > stop; left--) {
+        var run = min(left, 64u);
+#if GENERIC == 0
+        if (step_digit > 0u) {
+            run = min(run, (args.reduced_extent - digit + step_digit - 1u) / step_digit);
+        }
+#endif
+        var sum = Cell();
+        var sum2 = Cell();
+        for (var i = 0u; i < run; i++) {
             let v = x[at];
 #if FOLD == sum
             sum += v;
@@ -157,25 +186,31 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
                 total += mass * exp_f32(v - best);
             }
 #endif
-            r += step;
 #if GENERIC
             // Past the end the offset is not used.
+            r += step;
             at = start + offset(r);
 #else
-            digit += step_digit;
+#if FOLD == arg
+            r += step;
+#endif
             at += jump;
-            if (digit >= args.reduced_extent) {
-                digit -= args.reduced_extent;
-                at += carry;
-            }
 #endif
         }
+#if GENERIC == 0
+        digit += run * step_digit;
+        if (digit >= args.reduced_extent) {
+            digit -= args.reduced_extent;
+            at += carry;
+        }
+#endif
+        left -= run;
         total += sum;
         total2 += sum2;
     }
 
 #if FOLD == max
-    y[index] = ${SIGN} * best;
+    y[index] = ${SIGN} * largest(best);
 #elif FOLD == arg
 #if Y2
     y[index] = best;
@@ -192,9 +227,9 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
     y[index] = best + log_f32(total);
 #endif
 #elif FOLD == dot
-    y[index] = total;
-    y2[index] = total2;
+    y[index] = add_up(total);
+    y2[index] = add_up(total2);
 #else
-    y[index] = args.scale * total;
+    y[index] = args.scale * add_up(total);
 #endif
 }

@@ -4,7 +4,7 @@
 //   softmax_grad      y = w (x - sum x w)            x the upstream gradient, w the softmax
 //   log_softmax_grad  y = x - e^w sum x              w the log_softmax
 // ROWS: one invocation per row finds the sums and writes the row. Otherwise one
-// invocation per element, and the sums (of ops/reduce.rs) are the last bindings.
+// invocation per element, and the sums (of ops/fold.rs) are the last bindings.
 // Grid: flat over rows or elements. Caller: ops/softmax.rs
 #import grid
 #import math

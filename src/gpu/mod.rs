@@ -222,7 +222,17 @@ impl Gpu {
     ) -> Result<T> {
         let outcome = Mapping::start(staging, bytes);
         self.wait_for(submission)?;
-        self.mapping_result(outcome.take())?;
+        // Another thread's poll may have picked our callback up and not called it yet.
+        let start = std::time::Instant::now();
+        let mut result = outcome.take();
+        while result.is_none() && start.elapsed() < PATIENCE {
+            self.check()?;
+            std::thread::yield_now();
+            let polled = self.0.device.poll(wgpu::PollType::Poll);
+            polled.map_err(|e| Error::Device(e.to_string()))?;
+            result = outcome.take();
+        }
+        self.mapping_result(result)?;
         self.take_mapped(staging, bytes, f)
     }
 

@@ -78,7 +78,7 @@ impl VqVae {
     /// | `encoder.1` | conv 4x4, stride 2, padding 1, ReLU | 64x4x4 |
     /// | `encoder.2` | conv 3x3, padding 1, ReLU | 64x4x4 |
     /// | `encoder.3` | conv 1x1 | 16x4x4 |
-    /// | `quantizer` | moving averages, decay 0.99, eps 1e-5 | 16x4x4 |
+    /// | `quantizer` | moving averages, decay 0.99, eps 1e-5, reset below 1 | 16x4x4 |
     /// | `decoder.0` | conv 3x3, padding 1, ReLU | 64x4x4 |
     /// | `decoder.1` | transposed conv 4x4, stride 2, padding 1, ReLU | 32x8x8 |
     /// | `decoder.2` | conv 3x3, padding 1 | 1x8x8 |
@@ -94,16 +94,15 @@ impl VqVae {
             Conv2d::new(&decoder.scope(i), io, kernel, options)
         };
         let (kernel, options) = conv_transpose(4, 2, 1, true);
+        let mut config = VqConfig::new(64, 16).moving_average();
+        config.reset_below = Some(1.0);
         Ok(VqVae {
             encoder: Sequential::new()
                 .with(down(0, [1, 32], conv(3, 1, [1; 4], true))?)
                 .with(down(1, [32, 64], conv(4, 2, [1; 4], true))?)
                 .with(down(2, [64, 64], conv(3, 1, [1; 4], true))?)
                 .with(down(3, [64, 16], conv(1, 1, [0; 4], false))?),
-            quantizer: VectorQuantizer::new(
-                &params.scope("quantizer"),
-                VqConfig::new(64, 16).moving_average(),
-            )?,
+            quantizer: VectorQuantizer::new(&params.scope("quantizer"), config)?,
             decoder: Sequential::new()
                 .with(up(0, [16, 64], conv(3, 1, [1; 4], true))?)
                 .with(ConvTranspose2d::new(

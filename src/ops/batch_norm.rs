@@ -5,8 +5,9 @@
 //! that follows. The gradient needs one pass for two sums ([`CenteredSums`]) and one
 //! pointwise chain. Ioffe and Szegedy 2015; Wu and He 2018; Ba et al. 2016.
 
+use super::fold::{Fold, Split, fold};
 use super::pointwise::literal;
-use super::reduce::{Fold, Split, each, expect_f32, fold, normalize_axes, reduced_shape};
+use super::reduce::{each, expect_f32, normalize_axes, reduced_shape};
 use crate::graph::{Array, Kind, Lower, Op, Pointwise, Slot, Spec, Tensor, Vjp};
 use crate::{Error, Result, Shape};
 

@@ -63,6 +63,14 @@ pub(crate) fn unroll(
     (1, 1, 1)
 }
 
+/// What a variant's name says about reads that a subgroup shares.
+pub(crate) fn shared(lanes: usize) -> String {
+    match lanes {
+        0 => String::new(),
+        _ => format!(", {lanes} lanes share"),
+    }
+}
+
 /// Floating-point operations that are worth a larger tile.
 const LARGE: usize = 1 << 26;
 
@@ -74,9 +82,11 @@ impl Direct {
 
     pub fn lower(&self, cx: &mut Lower<'_>) -> Result<()> {
         let bias = cx.inputs() > 2;
+        // Few channels (depthwise) leave room for more pixels.
+        let pixels = if self.channels_out <= 2 { 8 } else { 4 };
         let (tile, unrolled, span) = unroll(
             self.taps[1],
-            even_tile(self.count[1], 4),
+            even_tile(self.count[1], pixels),
             self.stride[1],
             self.dilation[1],
         );
@@ -88,13 +98,13 @@ impl Direct {
             Some(size) if software && tiles >= size as usize => size as usize,
             _ => 0,
         };
-        let most = match () {
+        let most = if lanes > 0 {
             // Larger tiles take longer to compile.
-            () if lanes > 0 && self.flops() >= LARGE => 32,
-            () if lanes > 0 => 16,
-            () if software => 8,
-            () if tiles * self.groups * self.channels_out.div_ceil(8) >= 1 << 15 => 8,
-            () => 4,
+            if self.flops() >= LARGE { 32 } else { 16 }
+        } else if software || tiles * self.groups * self.channels_out.div_ceil(8) >= 1 << 15 {
+            8
+        } else {
+            4
         };
         let tile_out = even_tile(self.channels_out, most);
         let tiles_out = self.channels_out.div_ceil(tile_out);
@@ -123,7 +133,7 @@ impl Direct {
         };
         let mut kernel = cx
             .kernel(self.name, SHADER)
-            .variant(format!("registers {tile_out}x{tile}"))
+            .variant(format!("registers {tile_out}x{tile}{}", shared(lanes)))
             .define("LANES", lanes)
             .define("HELD", tile_out.div_ceil(lanes.max(1)))
             .define("TO", tile_out)

@@ -2,7 +2,7 @@
 //! samples, split into chunks whose sums are added in a fixed order.
 
 use super::conv::{Conv, Dims, Window, extents, four};
-use super::conv_direct::{even_tile, unroll};
+use super::conv_direct::{even_tile, shared, unroll};
 use super::conv_input::ConvInput;
 use crate::device::{DeviceClass, LOOP_BUDGET};
 use crate::graph::{Array, Lower, Op, Slot, Spec, Tensor, Vjp};
@@ -145,7 +145,8 @@ impl Op for ConvWeight {
         };
         cx.kernel("conv2d_weight", SHADER)
             .variant(format!(
-                "registers {tile_out}x{tile_in}x{unrolled}, {chunks} chunks"
+                "registers {tile_out}x{tile_in}x{unrolled}{}, {chunks} chunks",
+                shared(lanes)
             ))
             .define("LANES", lanes)
             .define("HELD", (tile_out * tile).div_ceil(lanes.max(1)))

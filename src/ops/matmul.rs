@@ -1,9 +1,11 @@
 //! Matrix products: plain, transposed, batched, with bias and activation.
 
+use crate::device::{DeviceClass, DeviceProfile};
 use crate::graph::{Array, KernelBuilder, Lower, Op, Slot, Spec, Tensor, Vjp};
 use crate::{DType, Error, Result, Shape};
 
 const SHADER: &str = include_str!("../../shaders/matmul.wgsl");
+const SHUFFLE: &str = include_str!("../../shaders/matmul_shuffle.wgsl");
 
 /// An activation that a kernel applies before it stores. All of these have
 /// gradients that can be told from the output alone.
@@ -232,10 +234,24 @@ impl Op for Matmul {
                 format!("operands {a:?} and {b:?} must be expanded before they are lowered"),
             ));
         }
-        let tm = if d.m >= 8 { 8 } else { d.m.next_power_of_two() };
-        let mut kernel = cx
-            .kernel("matmul", SHADER)
-            .variant(format!("register {tm}x4"))
+        let shuffled = self.shuffled(&d, cx.device());
+        let tm = match shuffled {
+            Some(_) => [8, 16].into_iter().find(|t| d.m <= *t).unwrap_or(32),
+            None if d.m >= 8 => 8,
+            None => d.m.next_power_of_two(),
+        };
+        let mut kernel = match shuffled {
+            Some(lanes) => cx
+                .kernel("matmul_shuffle", SHUFFLE)
+                .variant(format!("shuffle {tm}x{}", 4 * lanes))
+                .define("LANES", lanes)
+                .define("HELD", tm.div_ceil(lanes))
+                .define("WORKGROUP", lanes.max(64)),
+            None => cx
+                .kernel("matmul", SHADER)
+                .variant(format!("register {tm}x4")),
+        };
+        kernel = kernel
             .define("TM", tm)
             .define("TRANS_A", self.trans_a as u32)
             .define("TRANS_B", self.trans_b as u32)
@@ -252,11 +268,29 @@ impl Op for Matmul {
         if self.bias {
             kernel = kernel.read(Slot::In(2));
         }
-        kernel
+        kernel = kernel
             .write(Slot::Out(0))
-            .flops(2 * batch * d.m * d.n * d.k)
-            .trips(d.k)
-            .threads(d.n.div_ceil(4) * d.m.div_ceil(tm) * batch, 64)
+            .flops(2 * batch * d.m * d.n * d.k);
+        let rows = d.m.div_ceil(tm) * batch;
+        match shuffled {
+            Some(lanes) => kernel
+                .trips(d.k / 4)
+                .threads(d.n.div_ceil(4 * lanes) * rows * lanes, lanes.max(64)),
+            None => kernel.trips(d.k).threads(d.n.div_ceil(4) * rows, 64),
+        }
+    }
+}
+
+impl Matmul {
+    /// The lanes of a subgroup that share their reads of `a`, where that pays: on
+    /// software adapters, which spend their time on loads, and with whole vec4s.
+    fn shuffled(&self, d: &Dims, device: &DeviceProfile) -> Option<usize> {
+        let lanes = device.subgroup_size? as usize;
+        let whole = d.k.is_multiple_of(4)
+            && d.n.is_multiple_of(4)
+            && (!self.trans_a || d.m.is_multiple_of(4));
+        let pays = device.class == DeviceClass::Software && d.m >= 4 && lanes <= 64;
+        (whole && pays).then_some(lanes)
     }
 }
 

@@ -11,6 +11,7 @@ mod conv_input;
 mod conv_transpose;
 mod conv_weight;
 mod cumsum;
+mod fold;
 mod gather;
 mod gradient;
 mod loss;

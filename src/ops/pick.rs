@@ -1,6 +1,7 @@
 //! One element of each row: `take_along_axis`, and its gradient.
 
-use super::reduce::{Split, digits, each, normalize_axes, offset_expression, reduced_shape};
+use super::fold::{Split, digits};
+use super::reduce::{each, normalize_axes, offset_expression, reduced_shape};
 use crate::graph::{Array, Lower, Op, Slot, Spec, Tensor, Vjp};
 use crate::{DType, Error, Result, Shape};
 
@@ -74,7 +75,7 @@ impl Op for Pick {
     fn lower(&self, cx: &mut Lower<'_>) -> Result<()> {
         let split = Split::new(&cx.input(0).shape, &self.axes);
         let total = split.outputs();
-        let generic = split.kept.len() > 2 || split.reduced.len() > 2;
+        let generic = split.is_long();
         let mut kernel = cx
             .kernel("pick", SHADER)
             .variant("pick")

@@ -4,8 +4,9 @@
 //! bits in every run. Small problems let every output look at every row; larger ones
 //! sort the rows by segment first, stably, and add them in that order.
 
+use super::fold::{Fold, Split, fold};
 use super::gather::expect_u32;
-use super::reduce::{Fold, Split, expect_f32, fold};
+use super::reduce::expect_f32;
 use crate::device::DeviceClass;
 use crate::graph::{Access, Array, Lower, Op, Slot, Spec, Tensor, Vjp};
 use crate::{Error, Result, Shape};
@@ -82,9 +83,9 @@ impl Op for SegmentSum {
         };
         let sorted = rows * segments * width > looks;
         // Without sorting, parts make work; with it, they even out long segments, and
-        // may take as much memory as the rows do.
+        // should still have some rows each where all segments are alike.
         let wanted = if sorted {
-            (rows / 2048).min(2 * rows / segments)
+            (rows / 8192).min(rows / (16 * segments))
         } else {
             (invocations / (segments * width)).min(rows / 128)
         };

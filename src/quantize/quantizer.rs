@@ -34,7 +34,9 @@ pub struct VqConfig {
     /// How the codebook learns.
     pub update: CodebookUpdate,
     /// In training with moving averages, codes whose average count of vectors per batch
-    /// is below this become random vectors of the batch. With
+    /// (`ema_cluster_size`) is below this become vectors of the batch: code `k` that at
+    /// row `floor(frac(0.6180339887 (k + 1)) M)` of the encoder's `M` outputs (in the
+    /// order N, h, w), so that a run needs no random numbers. With
     /// [`CodebookUpdate::Gradient`] the averages are kept too, and
     /// [`VectorQuantizer::reset_unused`] does it when you call for it.
     pub reset_below: Option<f32>,
@@ -215,7 +217,7 @@ impl VectorQuantizer {
     }
 
     /// Appends to `x`'s graph: when the program has run, codes that few vectors took
-    /// of late (an average per batch below `reset_below`) are random vectors of `x`
+    /// of late (an average per batch below `reset_below`) are vectors of `x`
     /// (`[M, D]` or `[N, D, ..]`). Gives the number of such codes. For codebooks trained
     /// by gradient: run it between steps, in a program without an optimiser. Error:
     /// `reset_below` is not set.
@@ -292,10 +294,15 @@ fn unused(size: &Tensor, threshold: f32) -> Tensor {
     size.less(&size.full_like(threshold))
 }
 
-/// One random row for each code.
+/// One row for each code, spread over all rows by the golden ratio: a fixed stride
+/// would meet the same corner of every image.
 #[track_caller]
 fn samples(rows: &Tensor, codes: usize) -> Tensor {
     let graph: &Graph = rows.graph();
-    let picks = graph.random_below([codes], rows.dim(0));
-    rows.stop_gradient().gather_rows(&picks)
+    let count = rows.dim(0) as f64;
+    let picks: Vec<u32> = (1..=codes)
+        .map(|k| (((k as f64 * 0.618_033_988_7).fract()) * count) as u32)
+        .collect();
+    rows.stop_gradient()
+        .gather_rows(&graph.constant_u32([codes], &picks))
 }
