@@ -320,7 +320,7 @@ impl Op for Map {
             ));
         }
         if let Func::Clamp(lo, hi) = self.func
-            && !(lo <= hi)
+            && (lo > hi || lo.is_nan() || hi.is_nan())
         {
             return Err(Error::argument(
                 name,
