@@ -121,6 +121,8 @@ pub(super) struct Units {
     /// Values that are hoped to overwrite a parameter in place, by that parameter:
     /// where the unit also reads it, both are one binding.
     assigned: HashMap<ValueId, ValueId>,
+    /// Units that had more than one node at some time.
+    fused: Vec<UnitId>,
 }
 
 impl Units {
@@ -138,6 +140,7 @@ impl Units {
             users: HashMap::new(),
             before: Vec::new(),
             assigned,
+            fused: Vec::new(),
         };
         for i in 0..view.nodes.len() {
             if !view.wanted[i] || matches!(view.nodes[i].op.kind(), Kind::Source(_) | Kind::Alias) {
@@ -239,19 +242,13 @@ impl Units {
 
     /// Whether any of `stack` is or depends on `to`.
     pub fn reaches(&self, view: &View<'_>, mut stack: Vec<UnitId>, to: UnitId) -> bool {
-        let first = self.units[to].nodes.first().copied().unwrap_or(0);
+        let horizon = self.horizon(to);
         let mut seen: HashSet<UnitId> = stack.iter().copied().collect();
         while let Some(unit) = stack.pop() {
             if unit == to {
                 return true;
             }
-            // Units that end before `to` begins cannot depend on it.
-            if self.units[unit]
-                .nodes
-                .last()
-                .is_some_and(|last| *last < first)
-                && self.before.is_empty()
-            {
+            if self.units[unit].nodes.last().is_some_and(|last| *last < horizon) {
                 continue;
             }
             for next in self.dependencies(view, unit) {
@@ -261,6 +258,28 @@ impl Units {
             }
         }
         false
+    }
+
+    /// A node position that no unit spans, at or before the first node of `to`: units
+    /// that end before it cannot depend on `to`, not even through a unit that has
+    /// early and late members.
+    fn horizon(&self, to: UnitId) -> usize {
+        // Extra orderings may point anywhere.
+        if !self.before.is_empty() {
+            return 0;
+        }
+        let mut at = self.units[to].nodes.first().copied().unwrap_or(0);
+        loop {
+            let spanning = self.fused.iter().filter_map(|u| {
+                let nodes = &self.units[*u].nodes;
+                let (first, last) = (*nodes.first()?, *nodes.last()?);
+                (first < at && last >= at).then_some(first)
+            });
+            match spanning.min() {
+                Some(first) => at = first,
+                None => return at,
+            }
+        }
     }
 
     fn try_merge(
@@ -303,6 +322,9 @@ impl Units {
             }
             (self.units[a], self.units[b]) = saved;
             return None;
+        }
+        if self.units[a].nodes.len() == 2 {
+            self.fused.push(a);
         }
         Some(a)
     }
