@@ -239,18 +239,21 @@ impl Units {
 
     /// Whether any of `stack` is or depends on `to`.
     pub fn reaches(&self, view: &View<'_>, mut stack: Vec<UnitId>, to: UnitId) -> bool {
-        let first = self.units[to].nodes.first().copied().unwrap_or(0);
+        // Units that end before an unspanned cut below `to` cannot depend on it: all
+        // their dependencies end before the cut too.
+        let cut = match self.before.is_empty() {
+            true => self.cut_below(self.units[to].nodes.first().copied().unwrap_or(0)),
+            false => 0,
+        };
         let mut seen: HashSet<UnitId> = stack.iter().copied().collect();
         while let Some(unit) = stack.pop() {
             if unit == to {
                 return true;
             }
-            // Units that end before `to` begins cannot depend on it.
             if self.units[unit]
                 .nodes
                 .last()
-                .is_some_and(|last| *last < first)
-                && self.before.is_empty()
+                .is_some_and(|last| *last < cut)
             {
                 continue;
             }
@@ -261,6 +264,21 @@ impl Units {
             }
         }
         false
+    }
+
+    /// The last position up to `limit` such that no unit has nodes on both sides.
+    fn cut_below(&self, limit: usize) -> usize {
+        let mut cut = limit;
+        loop {
+            let spans = self.units.iter().filter_map(|u| {
+                let (first, last) = (*u.nodes.first()?, *u.nodes.last()?);
+                (first < cut && cut <= last).then_some(first)
+            });
+            match spans.min() {
+                Some(first) => cut = first,
+                None => return cut,
+            }
+        }
     }
 
     fn try_merge(
