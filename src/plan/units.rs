@@ -248,7 +248,11 @@ impl Units {
             if unit == to {
                 return true;
             }
-            if self.units[unit].nodes.last().is_some_and(|last| *last < horizon) {
+            if self.units[unit]
+                .nodes
+                .last()
+                .is_some_and(|last| *last < horizon)
+            {
                 continue;
             }
             for next in self.dependencies(view, unit) {

@@ -34,9 +34,10 @@ pub struct VqConfig {
     /// How the codebook learns.
     pub update: CodebookUpdate,
     /// In training with moving averages, codes whose average count of vectors per batch
-    /// (`ema_cluster_size`) is below this become vectors of the batch: code `k` that at
-    /// row `floor(frac(0.6180339887 (k + 1)) M)` of the encoder's `M` outputs (in the
-    /// order N, h, w), so that a run needs no random numbers. With
+    /// (`ema_cluster_size`) is below this become vectors of the batch: code `k` (from 0) that at row
+    /// `(floor(frac(0.6180339887 (k + 1)) M) + 37 t) mod M` of the encoder's `M` outputs
+    /// (in the order N, h, w), `t` the program's runs so far: no random numbers are
+    /// needed to tell what a run will do. With
     /// [`CodebookUpdate::Gradient`] the averages are kept too, and
     /// [`VectorQuantizer::reset_unused`] does it when you call for it.
     pub reset_below: Option<f32>,
@@ -294,15 +295,24 @@ fn unused(size: &Tensor, threshold: f32) -> Tensor {
     size.less(&size.full_like(threshold))
 }
 
-/// One row for each code, spread over all rows by the golden ratio: a fixed stride
-/// would meet the same corner of every image.
+/// One row for each code, spread over all rows by the golden ratio (a fixed stride
+/// would meet the same corner of every image) and others in every run.
 #[track_caller]
 fn samples(rows: &Tensor, codes: usize) -> Tensor {
     let graph: &Graph = rows.graph();
-    let count = rows.dim(0) as f64;
-    let picks: Vec<u32> = (1..=codes)
-        .map(|k| (((k as f64 * 0.618_033_988_7).fract()) * count) as u32)
+    let count = rows.dim(0) as f32;
+    let first: Vec<f32> = (1..=codes)
+        .map(|k| ((k as f64 * 0.618_033_988_7).fract() * f64::from(count)).floor() as f32)
         .collect();
-    rows.stop_gradient()
-        .gather_rows(&graph.constant_u32([codes], &picks))
+    // Whole numbers below 2^24 are exact in f32; the selects undo a quotient that was
+    // rounded across a whole number.
+    let run = graph.random_state().slice(0, 2, 1).to_f32();
+    let x = graph.constant([codes], &first).add(&run.mul_scalar(37.0));
+    let r = x.sub(&x.mul_scalar(1.0 / count).floor().mul_scalar(count));
+    let r = r.less(&r.zeros_like()).select(&r.add_scalar(count), &r);
+    let r = r
+        .less(&r.full_like(count))
+        .select(&r, &r.add_scalar(-count));
+    let picks = r.clamp(0.0, count - 1.0).to_u32();
+    rows.stop_gradient().gather_rows(&picks)
 }
