@@ -19,7 +19,9 @@ use flowgrad::models::VqVae;
 /// Parameters are named and laid out as PyTorch does (see `VqVae::digits`); pixels
 /// are scaled to -0.5..0.5 as `value / 16 - 0.5`. The codebook starts from k-means
 /// over the first batch, unless weights are loaded. Adam with betas 0.9 and 0.999,
-/// eps 1e-8.
+/// eps 1e-8. Batches come from the training file; the incomplete one at the end of an
+/// epoch is left out. Row `n` of the CSV (from 0) holds loss, mean squared error (at the
+/// scale -0.5..0.5) and perplexity before update `n`.
 #[derive(Parser)]
 struct Args {
     #[command(flatten)]

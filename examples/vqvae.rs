@@ -21,6 +21,9 @@ use flowgrad::models::VqVae;
 /// are scaled to -0.5..0.5 as `value / 255 - 0.5`. The loss is the mean squared
 /// error divided by the variance of the training pixels, plus the codebook loss,
 /// plus 0.25 times the commitment loss. Adam with betas 0.9 and 0.999, eps 1e-8.
+/// Batches come from the training file; the incomplete one at the end of an epoch is
+/// left out. Row `n` of the CSV (from 0) holds loss, mean squared error and perplexity
+/// before update `n`.
 #[derive(Parser)]
 struct Args {
     #[command(flatten)]

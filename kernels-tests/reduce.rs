@@ -195,7 +195,8 @@ fn softmax_of_large_numbers() {
 
 #[test]
 fn gradients_of_gradients() {
-    let kinds: &[(&str, fn(&Tensor) -> Tensor)] = &[
+    type Kind = (&'static str, fn(&Tensor) -> Tensor);
+    let kinds: &[Kind] = &[
         ("softmax", |x| x.softmax(1)),
         ("log_softmax", |x| x.log_softmax(1)),
         ("logsumexp", |x| x.logsumexp(&[1], true)),

@@ -148,7 +148,11 @@ pub fn run(
         .row("set-up", report::seconds(compiled))
         .row(
             "time per step",
-            report::seconds(trained / args.steps.max(1) as f64),
+            if args.steps > 0 {
+                report::seconds(trained / args.steps as f64)
+            } else {
+                "-".into()
+            },
         )
         .row(
             "test MSE",

@@ -155,7 +155,7 @@ impl State<'_> {
     }
 
     fn holds(&self, line: &str) -> Result<bool> {
-        let words: Vec<&str> = line.trim_start().split_whitespace().skip(1).collect();
+        let words: Vec<&str> = line.split_whitespace().skip(1).collect();
         if directive(line) == "else" {
             return Ok(true);
         }
@@ -197,7 +197,7 @@ impl State<'_> {
         let Some(end) = end else {
             return self.fail(lines[start], "no #end");
         };
-        let mut words = lines[start].trim_start().split_whitespace().skip(1);
+        let mut words = lines[start].split_whitespace().skip(1);
         let (Some(name), count) = (words.next(), words.collect::<Vec<_>>().join(" ")) else {
             return self.fail(lines[start], "`#repeat var COUNT`");
         };

@@ -11,7 +11,8 @@ use crate::{Init, Params, Result, Tensor};
 /// Names, in the order of the layers: `encoder.{0,1,..}.{weight,bias}`,
 /// `quantizer.embedding.weight` `[K, D]` (and the averages `quantizer.ema_*`),
 /// `decoder.{0,1,..}.{weight,bias}`. Kernels are `[out, in, kh, kw]`, those of
-/// transposed convolutions `[in, out, kh, kw]`; initial values are PyTorch's.
+/// transposed convolutions `[in, out, kh, kw]`; their initial values are PyTorch's,
+/// those of the codebook uniform in `+-1 / K` unless said otherwise.
 pub struct VqVae {
     encoder: Sequential,
     /// The quantiser between them.

@@ -36,8 +36,8 @@ pub struct VqConfig {
     /// In training with moving averages, codes whose average count of vectors per batch
     /// (`ema_cluster_size`) is below this become vectors of the batch: code `k` (from 0) that at row
     /// `(floor(frac(0.6180339887 (k + 1)) M) + 37 t) mod M` of the encoder's `M` outputs
-    /// (in the order N, h, w), `t` the program's runs so far: no random numbers are
-    /// needed to tell what a run will do. With
+    /// (in the order N, h, w), `t` the program's runs so far, from 0
+    /// ([`crate::Program::random_state`]): no random numbers are needed. With
     /// [`CodebookUpdate::Gradient`] the averages are kept too, and
     /// [`VectorQuantizer::reset_unused`] does it when you call for it.
     pub reset_below: Option<f32>,
@@ -97,8 +97,17 @@ impl VqConfig {
 
 /// Replaces each vector of its input by the nearest code of a codebook.
 ///
-/// Parameter or state `embedding.weight` `[K, D]`; with moving averages the states
-/// `ema_cluster_size` `[K]` (1 at first) and `ema_w` `[K, D]` (the codes at first).
+/// Parameter or state `embedding.weight` `[K, D]`, uniform in `+-1 / K` at first (not
+/// PyTorch's normal distribution, which is far wider than an untrained encoder's
+/// output); with moving averages the states `ema_cluster_size` `[K]` (at first
+/// `s = max(1, reset_below)`) and `ema_w` `[K, D]` (at first `s` times the codes).
+///
+/// A training step with moving averages: the batch's codes are found with the old
+/// codebook; from the same forward pass come the counts and sums that move
+/// `ema_cluster_size` and `ema_w`; the codebook becomes `ema_w` divided by the smoothed
+/// sizes ([`ema_update`]); then codes whose new `ema_cluster_size` is below
+/// `reset_below` take a row of the encoder's output, size `s`, and `ema_w` `s` times
+/// that row. All of it takes effect after the run, like the optimiser's step.
 pub struct VectorQuantizer {
     config: VqConfig,
     codebook: Param,

@@ -28,7 +28,8 @@ pub struct Quantized {
     pub commitment_loss: Tensor,
     /// What to add to the model's loss.
     pub loss: Tensor,
-    /// `exp` of the entropy of the code usage in this batch: how many codes are in use.
+    /// `exp(-sum p log(p + 1e-10))` over the shares `p` of the codes in this batch: how
+    /// many codes are in use.
     pub perplexity: Tensor,
     /// How many vectors took each code, `[K]`.
     pub counts: Tensor,
