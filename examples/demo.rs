@@ -32,7 +32,7 @@ fn main() -> ExitCode {
     common::main(|| {
         let args: Args = common::parse(Defaults {
             name: "demo",
-            steps: 800,
+            steps: 300,
             batch: 64,
             lr: 2e-3,
         });
