@@ -48,7 +48,10 @@ fn three_thousand_steps_neither_grow_nor_slow_down() {
     // The first chunk still warms up.
     if let (Some(early), Some(late)) = (chunks[1].1, chunks[5].1) {
         let grown = late.saturating_sub(early);
-        assert!(grown < 4 << 20, "{grown} bytes more after 2,000 further steps: {chunks:?}");
+        assert!(
+            grown < 4 << 20,
+            "{grown} bytes more after 2,000 further steps: {chunks:?}"
+        );
     }
     // Other work on the machine may slow one chunk down, but not all of the later ones.
     let later = chunks[3..].iter().map(|c| c.0).min().unwrap();

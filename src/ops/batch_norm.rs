@@ -6,7 +6,7 @@
 //! pointwise chain. Ioffe and Szegedy 2015; Wu and He 2018; Ba et al. 2016.
 
 use super::fold::{Fold, Split, fold};
-use super::pointwise::literal;
+use super::func::literal;
 use super::reduce::{each, expect_f32, normalize_axes, reduced_shape};
 use crate::graph::{Array, Kind, Lower, Op, Pointwise, Slot, Spec, Tensor, Vjp};
 use crate::{Error, Result, Shape};

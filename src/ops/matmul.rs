@@ -72,7 +72,7 @@ impl Activation {
         };
         let kernel = kernel.define("ACT", name);
         match self {
-            Activation::LeakyRelu(s) => kernel.define("SLOPE", super::pointwise::literal(s)),
+            Activation::LeakyRelu(s) => kernel.define("SLOPE", super::func::literal(s)),
             _ => kernel,
         }
     }

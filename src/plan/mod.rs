@@ -6,9 +6,13 @@
 
 mod build;
 mod fused;
+mod limits;
+mod lowering;
+mod places;
 mod print;
 mod storage;
 mod units;
+mod updates;
 
 use crate::device::DeviceProfile;
 use crate::graph::{Access, Graph, Spec, Tensor};

@@ -1,0 +1,169 @@
+//! From units to dispatches whose bindings are not resolved to buffers yet.
+
+use super::fused::{self, Target};
+use super::places::{Builder, Place};
+use super::units::UnitId;
+use super::{Role, Slice};
+use crate::graph::{Access, Dispatch, Kind, Lower, NodeId, Slot, Spec, ValueId};
+use crate::{Error, Result};
+
+/// A dispatch whose bindings are not resolved to buffers yet.
+pub(super) struct Draft {
+    pub(super) op: String,
+    pub(super) dispatch: Dispatch,
+    pub(super) bindings: Vec<(Place, Access)>,
+    /// For fused dispatches: which bindings are walked element by element.
+    pub(super) flat: Option<Vec<bool>>,
+}
+
+impl Builder<'_> {
+    pub(super) fn lower(
+        &mut self,
+        position: usize,
+        unit: UnitId,
+        drafts: &mut Vec<Draft>,
+    ) -> Result<()> {
+        if self.units.units[unit].pointwise {
+            return self.lower_fused(unit, drafts);
+        }
+        for node in self.units.units[unit].nodes.clone() {
+            let op = self.view.nodes[node].op.clone();
+            let inputs = self.view.inputs(node);
+            if let Kind::Pack(offsets) = op.kind() {
+                let whole = ValueId {
+                    node: NodeId(node as u32),
+                    output: 0,
+                };
+                let Place::Fixed(packed) = self.place(whole)? else {
+                    return Err(Error::Graph("a pack has no buffer".into()));
+                };
+                for (member, offset) in inputs.iter().zip(offsets) {
+                    self.lower_pack_copy(*member, packed, *offset, drafts)?;
+                }
+                continue;
+            }
+            let specs = |values: &[ValueId], raw: &[ValueId]| -> Vec<Spec> {
+                // Shapes as the op sees them, after aliases.
+                values
+                    .iter()
+                    .zip(raw)
+                    .map(|(_, v)| self.view.node(*v).outputs[v.output as usize].clone())
+                    .collect()
+            };
+            let raw = &self.view.nodes[node].inputs;
+            let outputs = self.view.nodes[node].outputs.clone();
+            let mut cx = Lower::new(op.name(), specs(&inputs, raw), outputs, self.profile);
+            op.lower(&mut cx)?;
+            let (dispatches, scratch) = cx.finish();
+            let scratch: Vec<usize> = scratch
+                .into_iter()
+                .map(|bytes| self.open_storage(bytes, position, position))
+                .collect();
+            for dispatch in dispatches {
+                let mut bindings = Vec::new();
+                for bind in &dispatch.bindings {
+                    let place = match bind.slot {
+                        Slot::In(i) => {
+                            self.place(*inputs.get(i).ok_or_else(|| bad_slot(op.name()))?)?
+                        }
+                        Slot::Out(o) => self.place(ValueId {
+                            node: NodeId(node as u32),
+                            output: o as u32,
+                        })?,
+                        Slot::Scratch(s) => {
+                            Place::Temp(*scratch.get(s).ok_or_else(|| bad_slot(op.name()))?)
+                        }
+                    };
+                    bindings.push((place, bind.access));
+                }
+                drafts.push(Draft {
+                    op: op.name().into(),
+                    dispatch,
+                    bindings,
+                    flat: None,
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// Copies a member that could not be computed in its slot.
+    pub(super) fn lower_pack_copy(
+        &mut self,
+        member: ValueId,
+        packed: Slice,
+        offset: usize,
+        drafts: &mut Vec<Draft>,
+    ) -> Result<()> {
+        let spec = self.view.node(member).outputs[member.output as usize].clone();
+        let slot = Slice {
+            buffer: packed.buffer,
+            offset: 4 * offset as u64,
+            bytes: spec.bytes(),
+        };
+        let from = self.place(member)?;
+        if from == Place::Fixed(slot) {
+            return Ok(());
+        }
+        let mut cx = Lower::new("pack", vec![spec.clone()], vec![spec.clone()], self.profile);
+        cx.kernel("copy", include_str!("../../shaders/copy.wgsl"))
+            .arg(spec.shape.numel())
+            .read(Slot::In(0))
+            .write(Slot::Out(0))
+            .threads(spec.shape.numel(), 64)?;
+        for dispatch in cx.finish().0 {
+            let bindings = vec![(from, Access::Read), (Place::Fixed(slot), Access::Write)];
+            drafts.push(Draft {
+                op: "pack".into(),
+                dispatch,
+                bindings,
+                flat: Some(vec![true, true]),
+            });
+        }
+        Ok(())
+    }
+
+    pub(super) fn lower_fused(&mut self, unit: UnitId, drafts: &mut Vec<Draft>) -> Result<()> {
+        let outputs = self.units.outputs(&self.keep, unit);
+        if outputs.is_empty() {
+            return Ok(());
+        }
+        let fused = fused::generate(
+            &self.view,
+            &self.units,
+            unit,
+            &outputs,
+            &self.in_place,
+            &self.scalars,
+        )?;
+        let mut bindings = Vec::new();
+        for (target, access) in &fused.targets {
+            let place = match target {
+                Target::Value(v) => self.place(*v)?,
+                Target::Scalars => {
+                    let buffer = self.buffers.iter().position(|b| b.role == Role::Inputs);
+                    let buffer = buffer.ok_or_else(|| bad_slot("fused"))?;
+                    Place::Fixed(Slice {
+                        buffer,
+                        offset: 0,
+                        bytes: self.scalar_bytes,
+                    })
+                }
+            };
+            bindings.push((place, *access));
+        }
+        drafts.push(Draft {
+            op: fused.label,
+            dispatch: fused.dispatch,
+            bindings,
+            flat: Some(fused.flat),
+        });
+        Ok(())
+    }
+}
+
+fn bad_slot(op: &str) -> Error {
+    Error::Graph(format!(
+        "{op}: a dispatch binds a value that the op does not have"
+    ))
+}
