@@ -8,6 +8,7 @@ mod concat;
 mod conv;
 mod conv_direct;
 mod conv_input;
+mod conv_packed;
 mod conv_transpose;
 mod conv_weight;
 mod cumsum;
