@@ -11,6 +11,7 @@ mod conv_input;
 mod conv_packed;
 mod conv_transpose;
 mod conv_weight;
+mod conv_weight_packed;
 mod cumsum;
 mod fold;
 mod gather;
