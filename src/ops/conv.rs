@@ -8,6 +8,7 @@
 use super::Activation;
 use super::conv_direct::Direct;
 use super::conv_input::ConvInput;
+use super::conv_packed;
 use super::conv_weight::ConvWeight;
 use crate::graph::{Array, Lower, Op, Spec, Tensor, Vjp};
 use crate::{DType, Error, Result, Shape};
@@ -279,7 +280,7 @@ impl Op for Conv {
             window.stride = [1, 1];
         }
         let taps = d.kernel[0] * d.kernel[1];
-        Direct {
+        let direct = Direct {
             name: "conv2d",
             n: d.n,
             groups: window.groups,
@@ -300,8 +301,8 @@ impl Op for Conv {
             weight_in: taps,
             weight_tap: [d.kernel[1] as isize, 1],
             activation: self.activation,
-        }
-        .lower(cx)
+        };
+        conv_packed::lower(&[direct], cx)
     }
 }
 

@@ -75,7 +75,7 @@ pub(crate) fn shared(lanes: usize) -> String {
 const LARGE: usize = 1 << 26;
 
 impl Direct {
-    fn flops(&self) -> usize {
+    pub fn flops(&self) -> usize {
         let outputs = self.n * self.groups * self.channels_out * self.count[0] * self.count[1];
         2 * outputs * self.channels_in * self.taps[0] * self.taps[1]
     }

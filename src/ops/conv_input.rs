@@ -4,6 +4,7 @@
 use super::Activation;
 use super::conv::{Conv, Dims, Window, check_bias, epilogue, four};
 use super::conv_direct::Direct;
+use super::conv_packed;
 use super::conv_weight::ConvWeight;
 use crate::graph::{Array, Lower, Op, Spec, Tensor, Vjp};
 use crate::{Error, Result, Shape};
@@ -104,11 +105,12 @@ impl Op for ConvInput {
         }
         let taps = d.kernel[0] * d.kernel[1];
         let row = d.kernel[1] as isize;
+        let mut phases = Vec::new();
         for py in 0..self.window.stride[0].min(d.input[0]) {
             let y = self.phase(&d, 0, py);
             for px in 0..self.window.stride[1].min(d.input[1]) {
                 let x = self.phase(&d, 1, px);
-                Direct {
+                phases.push(Direct {
                     name: "conv2d_input",
                     n: d.n,
                     groups: self.window.groups,
@@ -129,11 +131,10 @@ impl Op for ConvInput {
                     weight_in: d.cg * taps,
                     weight_tap: [-(y.tap_step as isize) * row, -(x.tap_step as isize)],
                     activation: self.activation,
-                }
-                .lower(cx)?;
+                });
             }
         }
-        Ok(())
+        conv_packed::lower(&phases, cx)
     }
 }
 

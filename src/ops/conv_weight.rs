@@ -4,12 +4,12 @@
 use super::conv::{Conv, Dims, Window, extents, four};
 use super::conv_direct::{even_tile, shared, unroll};
 use super::conv_input::ConvInput;
+use super::conv_weight_packed;
 use crate::device::{DeviceClass, LOOP_BUDGET};
 use crate::graph::{Array, Lower, Op, Slot, Spec, Tensor, Vjp};
 use crate::{Error, Result, Shape};
 
 const SHADER: &str = include_str!("../../shaders/conv2d_weight.wgsl");
-const SUM: &str = include_str!("../../shaders/sum_chunks.wgsl");
 
 /// `dweight[o, c, k] = sum over n, i of dy[n, o, i] x[n, c, stride i + dilation k -
 /// before]`: inputs `x [N, C, H, W]` and `dy [N, O, P, Q]`, output `[O, C / groups,
@@ -88,6 +88,9 @@ impl Op for ConvWeight {
         let mut d = self.dims(cx.input(0), cx.input(1))?;
         if d.is_pointwise(&self.window) && d.input[1] < 16 && d.input[0] * d.input[1] <= 1 << 12 {
             (d.input, d.output) = ([1, d.input[0] * d.input[1]], [1, d.output[0] * d.output[1]]);
+        }
+        if conv_weight_packed::lower(&self.window, &d, cx)? {
+            return Ok(());
         }
         let (tile, unrolled, span) = unroll(
             d.kernel[1],
@@ -185,14 +188,7 @@ impl Op for ConvWeight {
             .trips(rows_per_chunk * per_row)
             .threads(tiles * chunks, 64)?;
         if chunks > 1 {
-            cx.kernel("sum_chunks", SUM)
-                .arg(weights)
-                .arg(chunks)
-                .read(target)
-                .write(Slot::Out(0))
-                .flops(weights * chunks)
-                .trips(chunks)
-                .threads(weights, 64)?;
+            conv_weight_packed::sum_chunks(cx, target, weights, chunks)?;
         }
         Ok(())
     }

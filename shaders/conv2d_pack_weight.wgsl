@@ -1,0 +1,61 @@
+// packed[g, tile, quad, ky, kx, o] = w[g, tile * TO + o, channels 4 quad .. 4 quad + 3, ky, kx],
+//   zeros for channels past the end
+//   w with any strides; packed [groups, tiles, quads, taps_y, taps_x, HELD] of vec4
+// With FOLD > 1 the taps of a kernel row count as channels, c * FOLD + k, and taps_x is 1.
+// Grid: flat, one invocation per vec4. Caller: ops/conv_packed.rs
+#import grid
+#import divide
+
+struct Args {
+    total: u32,
+    tiles: u32,
+    quads: u32,
+    taps_y: u32,
+    taps_x: u32,
+    channels_out: u32,
+    channels_in: u32,
+    weight_first: u32,
+    weight_group: u32,
+    weight_out: u32,
+    weight_in: u32,
+    weight_tap_y: i32,
+    weight_tap_x: i32,
+}
+#args
+
+@group(0) @binding(0) var<storage, read> w: array<f32>;
+@group(0) @binding(1) var<storage, read_write> packed: array<vec4f>;
+
+@compute @workgroup_size(64)
+fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
+        @builtin(local_invocation_index) local: u32) {
+    let index = flat_index(group, groups, local, 64u);
+    if (index >= args.total) {
+        return;
+    }
+    let o = index % ${HELD}u;
+    var rest = index / ${HELD}u;
+    var next = divide(rest, args.taps_x);
+    let kx = rest - next * args.taps_x;
+    rest = next;
+    next = divide(rest, args.taps_y);
+    let ky = rest - next * args.taps_y;
+    rest = next;
+    next = divide(rest, args.quads);
+    let quad = rest - next * args.quads;
+    rest = next;
+    next = divide(rest, args.tiles);
+    let tile = rest - next * args.tiles;
+    // Outputs past the end repeat the last one; they are not stored.
+    let out = min(tile * ${TO}u + o, args.channels_out - 1u);
+    let at = i32(args.weight_first + next * args.weight_group + out * args.weight_out)
+        + i32(ky) * args.weight_tap_y + i32(kx) * args.weight_tap_x;
+    var value = vec4f();
+#repeat j 4
+    let channel${j} = (quad * 4u + ${j}u) / ${FOLD}u;
+    let tap${j} = i32((quad * 4u + ${j}u) % ${FOLD}u) * args.weight_tap_x;
+    let from${j} = at + i32(min(channel${j}, args.channels_in - 1u) * args.weight_in) + tap${j};
+    value[${j}] = select(0.0, w[from${j}], channel${j} < args.channels_in);
+#end
+    packed[index] = value;
+}

@@ -1,0 +1,366 @@
+//! Convolutions on software adapters with subgroups: operands are first copied into
+//! an order in which one load serves four channels and nothing is out of bounds.
+//! Loads are what such an adapter spends its time on.
+
+use super::conv_direct::{Direct, even_tile};
+use crate::Result;
+use crate::device::{DeviceClass, LOOP_BUDGET};
+use crate::graph::{Lower, Slot};
+
+const PACK: &str = include_str!("../../shaders/conv2d_pack.wgsl");
+const PACK_WEIGHT: &str = include_str!("../../shaders/conv2d_pack_weight.wgsl");
+const SHADER: &str = include_str!("../../shaders/conv2d_shuffle.wgsl");
+
+/// Below this many floating-point operations the copies cost more than they save.
+const WORTH: usize = 1 << 18;
+
+/// The lanes of a subgroup that shares its reads, where copies pay.
+pub(crate) fn shared_lanes(cx: &Lower<'_>, flops: usize) -> Option<usize> {
+    let lanes = cx.device().subgroup_size? as usize;
+    let software = cx.device().class == DeviceClass::Software;
+    (software && (4..=64).contains(&lanes) && flops >= WORTH).then_some(lanes)
+}
+
+/// Invocations of a workgroup for so many jobs of one subgroup each: workgroups go to
+/// the adapter's threads in equal numbers, so there have to be enough of them.
+pub(crate) fn workgroup(lanes: usize, jobs: usize) -> usize {
+    if jobs >= 256 { lanes.max(32) } else { lanes }
+}
+
+/// Images `[blocks, channels, y, x]`, copied to `[blocks, quads, rows, columns]` of four
+/// channels each, with zeros around them.
+pub(crate) struct Image {
+    pub slot: Slot,
+    pub quads: usize,
+    pub rows: usize,
+    pub columns: usize,
+    /// Zeros above and to the left (negative where pixels are left out).
+    pub before: [isize; 2],
+    /// Taps of a kernel row that count as channels; 1 where none do.
+    pub fold: usize,
+}
+
+/// How a convolution looks at an image, per axis: pixels, taps, stride, dilation, and
+/// zeros before the first.
+#[derive(Clone, Copy)]
+pub(crate) struct View {
+    pub count: [usize; 2],
+    pub taps: [usize; 2],
+    pub stride: [usize; 2],
+    pub dilation: [usize; 2],
+    pub before: [isize; 2],
+}
+
+impl Image {
+    /// Plans the copy for all these views, without any dispatch yet: `None` where it
+    /// would grow too large. `bytes` is what the source takes.
+    pub fn plan(channels: usize, input: [usize; 2], views: &[View]) -> Option<Image> {
+        let first = views.first()?;
+        let quads = channels.div_ceil(4);
+        // Few channels do not fill a load, but together with the taps of a row they may.
+        let (taps, dilation) = (first.taps[1], first.dilation[1]);
+        let same = |v: &View| v.taps[1] == taps && v.dilation[1] == dilation;
+        let folded = (channels * taps).div_ceil(4);
+        let fold = match views.iter().all(same) && folded < quads * taps {
+            true => taps,
+            false => 1,
+        };
+        let before = [0, 1].map(|axis| views.iter().map(|v| v.before[axis]).max().unwrap_or(0));
+        let extent = |axis: usize| {
+            let reach = |v: &View| {
+                let taps = if fold > 1 && axis == 1 {
+                    1
+                } else {
+                    v.taps[axis]
+                };
+                let last = (v.count[axis] - 1) * v.stride[axis] + (taps - 1) * v.dilation[axis];
+                last as isize + 1 - v.before[axis] + before[axis]
+            };
+            views.iter().map(reach).max().unwrap_or(1).max(1) as usize
+        };
+        let mut image = Image {
+            slot: Slot::In(0),
+            quads: if fold > 1 { folded } else { quads },
+            rows: extent(0),
+            columns: extent(1),
+            before,
+            fold,
+        };
+        if image.vectors(input) {
+            image.columns = image.columns.max(image.before[1] as usize + input[1]);
+        }
+        // Heavily padded or folded images are not worth it.
+        let grown = image.quads * 4 * image.rows * image.columns;
+        (grown <= 8 * channels * input[0] * input[1] + 4096).then_some(image)
+    }
+
+    /// Whether rows are read as vec4s.
+    fn vectors(&self, input: [usize; 2]) -> bool {
+        self.fold == 1 && input[1].is_multiple_of(4) && self.before[1] >= 0
+    }
+
+    pub fn bytes(&self, blocks: usize) -> u64 {
+        16 * (blocks * self.quads * self.rows * self.columns) as u64
+    }
+
+    /// The offset of the first pixel of a view in the copy.
+    pub fn offset(&self, before: [isize; 2]) -> usize {
+        let [y, x] = [0, 1].map(|axis| (self.before[axis] - before[axis]) as usize);
+        y * self.columns + x
+    }
+
+    /// Copies `from`.
+    pub fn copy(
+        &mut self,
+        cx: &mut Lower<'_>,
+        from: Slot,
+        blocks: usize,
+        channels: usize,
+        input: [usize; 2],
+        dilation: usize,
+    ) -> Result<()> {
+        self.slot = cx.scratch(self.bytes(blocks));
+        let vectors = self.vectors(input);
+        let total = blocks * self.quads * self.rows;
+        let size = if total >= 1024 { 64 } else { 16 };
+        cx.kernel("conv2d_pack", PACK)
+            .variant(if vectors { "vectors" } else { "" })
+            .define("WORKGROUP", size)
+            .define("VECTORS", vectors as u32)
+            .define("FOLD", self.fold)
+            .define("DILATION", if self.fold > 1 { dilation } else { 1 })
+            .arg(total)
+            .arg(self.quads)
+            .arg(channels)
+            .arg(input[0])
+            .arg(input[1])
+            .arg(self.rows)
+            .arg(self.columns)
+            .arg_i32(self.before[0])
+            .arg_i32(self.before[1])
+            .read(from)
+            .write(self.slot)
+            .trips(self.columns)
+            .threads(total, size)
+    }
+}
+
+impl Direct {
+    /// Whole tiles of pixels are read.
+    fn view(&self, tile: &Tile) -> View {
+        View {
+            count: [0, 1].map(|axis| self.count[axis].next_multiple_of(tile.pixels[axis])),
+            taps: self.taps,
+            stride: self.stride,
+            dilation: self.dilation,
+            before: self.before,
+        }
+    }
+
+    /// Whether the pixels of a sample can be read as they are, four at a time.
+    fn is_direct(&self) -> bool {
+        self.taps == [1, 1]
+            && self.stride == [1, 1]
+            && self.step == [1, 1]
+            && self.before == [0, 0]
+            && self.count == self.input
+            && (self.input[0] * self.input[1]).is_multiple_of(4)
+            && self.channels_in.is_multiple_of(4)
+    }
+}
+
+/// What a lane computes: these channels at so many rows and columns of pixels.
+struct Tile {
+    channels: usize,
+    pixels: [usize; 2],
+}
+
+impl Tile {
+    /// Large, for few loads, but so that every core has some.
+    fn of(parts: &[Direct], direct: bool, lanes: usize) -> Tile {
+        let sizes = [(32, 8), (32, 4), (16, 4), (8, 4), (8, 2)];
+        let tiles = sizes.map(|(channels, pixels)| {
+            let count = parts.first().map_or([1, 1], |p| p.count);
+            let columns = match direct {
+                // Whole vec4s.
+                true if count[1].is_multiple_of(8) => pixels.max(4),
+                true => 4,
+                false => even_tile(count[1], pixels),
+            };
+            Tile {
+                channels: even_tile(parts.first().map_or(1, |p| p.channels_out), channels),
+                pixels: [even_tile(count[0], pixels / columns.min(pixels)), columns],
+            }
+        });
+        let jobs = |tile: &Tile| -> usize {
+            let jobs = parts.iter().map(|p| {
+                let pixels: usize = tile.tiles(p).iter().product();
+                let channels = p.channels_out.div_ceil(tile.channels);
+                (p.n * pixels).div_ceil(lanes) * channels * p.groups
+            });
+            jobs.max().unwrap_or(0)
+        };
+        let last = Tile {
+            channels: 8,
+            pixels: [1, if direct { 4 } else { 1 }],
+        };
+        tiles
+            .into_iter()
+            .find(|tile| jobs(tile) >= 8)
+            .unwrap_or(last)
+    }
+
+    /// Rows and columns of tiles.
+    fn tiles(&self, part: &Direct) -> [usize; 2] {
+        [0, 1].map(|axis| part.count[axis].div_ceil(self.pixels[axis]))
+    }
+}
+
+/// Lowers convolutions that read the same input and together give one output.
+pub(crate) fn lower(parts: &[Direct], cx: &mut Lower<'_>) -> Result<()> {
+    if !packed(parts, cx)? {
+        for part in parts {
+            part.lower(cx)?;
+        }
+    }
+    Ok(())
+}
+
+/// Whether copies of the operands pay; if so they were lowered.
+fn packed(parts: &[Direct], cx: &mut Lower<'_>) -> Result<bool> {
+    let flops = parts.iter().map(Direct::flops).sum();
+    let (Some(lanes), Some(first)) = (shared_lanes(cx, flops), parts.first()) else {
+        return Ok(false);
+    };
+    let reached: Vec<&Direct> = parts.iter().filter(|p| !p.taps.contains(&0)).collect();
+    let direct = parts.len() == 1 && first.is_direct();
+    let tile = Tile::of(parts, direct, lanes);
+    let views: Vec<View> = reached.iter().map(|p| p.view(&tile)).collect();
+    let Some(mut image) = Image::plan(first.channels_in, first.input, &views) else {
+        return Ok(false);
+    };
+    let blocks = first.n * first.groups;
+    let longest = reached.iter().map(|p| p.taps[0] * p.taps[1]).max();
+    let trips = image.quads * (longest.unwrap_or(1) + 1) * 2;
+    let most = cx.device().max_binding;
+    if first.channels_in * first.channels_out < 8
+        || (!direct && image.bytes(blocks) > most)
+        || trips as u64 > LOOP_BUDGET
+    {
+        return Ok(false);
+    }
+    if direct {
+        image.slot = Slot::In(0);
+    } else {
+        let (channels, dilation) = (first.channels_in, first.dilation[1]);
+        image.copy(cx, Slot::In(0), blocks, channels, first.input, dilation)?;
+    }
+    for part in parts {
+        match part.taps.contains(&0) {
+            true => part.lower(cx)?,
+            false => part.lower_packed(cx, &image, &tile, direct, lanes)?,
+        }
+    }
+    Ok(true)
+}
+
+impl Direct {
+    fn lower_packed(
+        &self,
+        cx: &mut Lower<'_>,
+        image: &Image,
+        tile: &Tile,
+        direct: bool,
+        lanes: usize,
+    ) -> Result<()> {
+        let [tiles_y, tiles_x] = tile.tiles(self);
+        let tiles = self.n * tiles_y * tiles_x;
+        let tile_out = tile.channels;
+        let [ry, rx] = tile.pixels;
+        let tiles_out = self.channels_out.div_ceil(tile_out);
+        let held = tile_out.div_ceil(lanes);
+        let taps = [self.taps[0], if image.fold > 1 { 1 } else { self.taps[1] }];
+
+        let count = self.groups * tiles_out * image.quads * taps[0] * taps[1] * held * lanes;
+        let weights = cx.scratch(16 * count as u64);
+        cx.kernel("conv2d_pack_weight", PACK_WEIGHT)
+            .define("HELD", held * lanes)
+            .define("TO", tile_out)
+            .define("FOLD", image.fold)
+            .arg(count)
+            .arg(tiles_out)
+            .arg(image.quads)
+            .arg(taps[0])
+            .arg(taps[1])
+            .arg(self.channels_out)
+            .arg(self.channels_in)
+            .arg(self.weight_first)
+            .arg(self.weight_group)
+            .arg(self.weight_out)
+            .arg(self.weight_in)
+            .arg_i32(self.weight_tap[0])
+            .arg_i32(self.weight_tap[1])
+            .read(Slot::In(1))
+            .write(weights)
+            .threads(count, 64)?;
+
+        let bias = cx.inputs() > 2;
+        let jobs = tiles.div_ceil(lanes);
+        let total = jobs * tiles_out * self.groups;
+        let size = workgroup(lanes, total);
+        let vectors = self.step == [1, 1]
+            && self.count == self.output
+            && rx.is_multiple_of(4)
+            && self.output[1].is_multiple_of(4);
+        let slide = image.fold == 1 && taps[1] > 1 && self.stride[1] == self.dilation[1];
+        let mut kernel = cx
+            .kernel("conv2d_shuffle", SHADER)
+            .variant(format!("{}, shuffle {tile_out}x{ry}x{rx}", self.name))
+            .define("WORKGROUP", size)
+            .define("LANES", lanes)
+            .define("HELD", held)
+            .define("TO", tile_out)
+            .define("RX", rx)
+            .define("RY", ry)
+            .define("SLIDE", slide as u32)
+            .define("BIAS", bias as u32)
+            .define("VECTORS", vectors as u32)
+            .define("DIRECT", direct as u32)
+            .arg(total)
+            .arg(jobs)
+            .arg(tiles)
+            .arg(tiles_y)
+            .arg(tiles_x)
+            .arg(self.count[0])
+            .arg(self.count[1])
+            .arg(tiles_out)
+            .arg(self.groups)
+            .arg(self.channels_out)
+            .arg(image.quads)
+            .arg(image.rows)
+            .arg(image.columns)
+            .arg(self.output[1])
+            .arg(self.output[0] * self.output[1])
+            .arg(self.first[0] * self.output[1] + self.first[1])
+            .arg(self.step[0])
+            .arg(self.step[1])
+            .arg(taps[0])
+            .arg(taps[1])
+            .arg(self.stride[0])
+            .arg(self.stride[1])
+            .arg(self.dilation[0])
+            .arg(self.dilation[1])
+            .arg(image.offset(self.before))
+            .read(image.slot)
+            .read(weights);
+        kernel = self.activation.define(kernel);
+        if bias {
+            kernel = kernel.read(Slot::In(2));
+        }
+        kernel
+            .write(Slot::Out(0))
+            .flops(self.flops())
+            .trips(image.quads * (1 + taps[0] * (1 + taps[1])))
+            .threads(total * lanes, size)
+    }
+}

@@ -1,0 +1,138 @@
+//! The gradient of a convolution by its weight on software adapters with subgroups:
+//! both operands are packed first, as in `conv_packed.rs`.
+
+use super::conv::{Dims, Window};
+use super::conv_direct::even_tile;
+use super::conv_packed::{Image, View, shared_lanes};
+use crate::Result;
+use crate::device::LOOP_BUDGET;
+use crate::graph::{Lower, Slot};
+
+const SHADER: &str = include_str!("../../shaders/conv2d_weight_shuffle.wgsl");
+const SUM: &str = include_str!("../../shaders/sum_chunks.wgsl");
+
+/// Adds partial sums `[chunks, weights]` in the order of the chunks.
+pub(super) fn sum_chunks(
+    cx: &mut Lower<'_>,
+    parts: Slot,
+    weights: usize,
+    chunks: usize,
+) -> Result<()> {
+    cx.kernel("sum_chunks", SUM)
+        .arg(weights)
+        .arg(chunks)
+        .read(parts)
+        .write(Slot::Out(0))
+        .flops(weights * chunks)
+        .trips(chunks)
+        .threads(weights, 64)
+}
+
+/// Whether copies of the operands pay; if so they were lowered.
+pub(super) fn lower(window: &Window, d: &Dims, cx: &mut Lower<'_>) -> Result<bool> {
+    let weights = d.o * d.cg * d.kernel[0] * d.kernel[1];
+    let rows = d.n * d.output[0];
+    let flops = 2 * rows * d.output[1] * weights;
+    let Some(lanes) = shared_lanes(cx, flops) else {
+        return Ok(false);
+    };
+    let x_view = View {
+        count: d.output,
+        taps: d.kernel,
+        stride: window.stride,
+        dilation: window.dilation,
+        before: window.before,
+    };
+    let dy_view = View {
+        taps: [1, 1],
+        count: d.output,
+        stride: [1, 1],
+        dilation: [1, 1],
+        before: [0, 0],
+    };
+    let (Some(mut x), Some(mut dy)) = (
+        Image::plan(d.cg, d.input, &[x_view]),
+        Image::plan(d.og, d.output, &[dy_view]),
+    ) else {
+        return Ok(false);
+    };
+    // Where a kernel row is too long for registers, its taps go to different lanes.
+    let taps = if x.fold > 1 { 1 } else { d.kernel[1] };
+    let unrolled = if taps <= 5 { taps } else { 1 };
+    let blocks = taps / unrolled;
+    let tile_out = even_tile(d.og, if unrolled > 3 { 16 } else { 32 }.min(4 * lanes));
+    let tile_out = tile_out.next_multiple_of(4);
+    let tiles_out = d.og.div_ceil(tile_out);
+    let jobs = (x.quads * d.kernel[0] * blocks).div_ceil(lanes);
+    let tiles = jobs * tiles_out * window.groups;
+    let per_row = 1 + d.output[1];
+    let blocks_all = d.n * window.groups;
+    let most = cx.device().max_binding;
+    if d.og < 4 || x.bytes(blocks_all) > most || dy.bytes(blocks_all) > most {
+        return Ok(false);
+    }
+    // Equal work for every core, at most 16 MiB of partial sums, unless the loop budget
+    // asks for more.
+    let chunks = 16usize
+        .div_ceil(tiles)
+        .min((4 << 20) / weights)
+        .clamp(1, rows);
+    let longest = (LOOP_BUDGET as usize / per_row).max(1);
+    let rows_per_chunk = rows.div_ceil(chunks).min(longest);
+    let chunks = rows.div_ceil(rows_per_chunk);
+    if (chunks * weights * 4) as u64 > most {
+        return Ok(false);
+    }
+
+    x.copy(
+        cx,
+        Slot::In(0),
+        blocks_all,
+        d.cg,
+        d.input,
+        window.dilation[1],
+    )?;
+    dy.copy(cx, Slot::In(1), blocks_all, d.og, d.output, 1)?;
+    let target = match chunks {
+        1 => Slot::Out(0),
+        _ => cx.scratch((chunks * weights * 4) as u64),
+    };
+    let slide = unrolled > 1 && window.stride[1] == window.dilation[1];
+    cx.kernel("conv2d_weight_shuffle", SHADER)
+        .variant(format!("shuffle {tile_out}x4x{unrolled}, {chunks} chunks"))
+        .define("LANES", lanes)
+        .define("TO", tile_out)
+        .define("TAPS", unrolled)
+        .define("FOLD", x.fold)
+        .define("SLIDE", slide as u32)
+        .arg(tiles * chunks)
+        .arg(jobs)
+        .arg(x.quads)
+        .arg(d.kernel[0])
+        .arg(blocks)
+        .arg(tiles_out)
+        .arg(window.groups)
+        .arg(dy.quads)
+        .arg(d.og)
+        .arg(d.cg)
+        .arg(rows)
+        .arg(rows_per_chunk)
+        .arg(d.output[0])
+        .arg(d.output[1])
+        .arg(x.rows)
+        .arg(x.columns)
+        .arg(window.stride[0])
+        .arg(window.stride[1])
+        .arg(window.dilation[0])
+        .arg(window.dilation[1])
+        .read(x.slot)
+        .read(dy.slot)
+        .write(target)
+        .flops(flops)
+        .trips(rows_per_chunk * per_row)
+        .flat_groups(tiles * chunks)?;
+    if chunks > 1 {
+        sum_chunks(cx, target, weights, chunks)?;
+    }
+    Ok(true)
+}
