@@ -72,7 +72,7 @@ pub(crate) fn shared(lanes: usize) -> String {
 }
 
 /// Floating-point operations that are worth a larger tile.
-const LARGE: usize = 1 << 26;
+pub(crate) const LARGE: usize = 1 << 26;
 
 impl Direct {
     pub fn flops(&self) -> usize {

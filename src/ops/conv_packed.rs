@@ -2,7 +2,7 @@
 //! an order in which one load serves four channels and nothing is out of bounds.
 //! Loads are what such an adapter spends its time on.
 
-use super::conv_direct::{Direct, even_tile};
+use super::conv_direct::{Direct, LARGE, even_tile};
 use crate::Result;
 use crate::device::{DeviceClass, LOOP_BUDGET};
 use crate::graph::{Lower, Slot};
@@ -178,13 +178,18 @@ struct Tile {
 impl Tile {
     /// Large, for few loads, but so that every core has some.
     fn of(parts: &[Direct], direct: bool, lanes: usize) -> Tile {
-        let sizes = [(32, 8), (32, 4), (16, 4), (8, 4), (8, 2)];
+        // The largest tile takes a third of a second to compile.
+        let large = parts.iter().map(Direct::flops).sum::<usize>() >= LARGE;
+        let most = if large { 16 } else { 8 };
+        let sizes = [(32, most), (32, 8), (32, 4), (16, 4), (8, 4), (8, 2)];
         let tiles = sizes.map(|(channels, pixels)| {
             let count = parts.first().map_or([1, 1], |p| p.count);
             let columns = match direct {
                 // Whole vec4s.
-                true if count[1].is_multiple_of(8) => pixels.max(4),
-                true => 4,
+                true => [16, 8]
+                    .into_iter()
+                    .find(|p| *p <= pixels && count[1].is_multiple_of(*p))
+                    .unwrap_or(4),
                 false => even_tile(count[1], pixels),
             };
             Tile {

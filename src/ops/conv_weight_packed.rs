@@ -60,7 +60,7 @@ pub(super) fn lower(window: &Window, d: &Dims, cx: &mut Lower<'_>) -> Result<boo
     let taps = if x.fold > 1 { 1 } else { d.kernel[1] };
     let unrolled = if taps <= 5 { taps } else { 1 };
     let blocks = taps / unrolled;
-    let tile_out = even_tile(d.og, if unrolled > 3 { 16 } else { 32 }.min(4 * lanes));
+    let tile_out = even_tile(d.og, if unrolled > 4 { 16 } else { 32 }.min(4 * lanes));
     let tile_out = tile_out.next_multiple_of(4);
     let tiles_out = d.og.div_ceil(tile_out);
     let jobs = (x.quads * d.kernel[0] * blocks).div_ceil(lanes);
