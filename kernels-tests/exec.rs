@@ -514,3 +514,21 @@ fn assignments_take_effect_after_every_read() {
     assert_eq!(params.get("a").unwrap(), [20.0; 5]);
     assert_eq!(params.get("b").unwrap(), [4.0; 5]);
 }
+
+/// The old value is still needed by something that the new value leads to, so the
+/// update cannot happen in place.
+#[test]
+fn an_update_waits_for_readers_that_depend_on_it() {
+    let params = Params::new(0);
+    let graph = Graph::new();
+    let w = params
+        .add("w", [5], Init::Constant(3.0))
+        .unwrap()
+        .on(&graph);
+    let new = w.mul_scalar(2.0);
+    graph.assign(&w, &new);
+    let y = w.mul(&new.sum(&[], false));
+    let mut program = graph.compile(gpu(), &params, &[&y]).unwrap();
+    assert_eq!(program.run(&[]).unwrap().f32(0).unwrap(), [90.0; 5]);
+    assert_eq!(params.get("w").unwrap(), [6.0; 5]);
+}

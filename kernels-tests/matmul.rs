@@ -1,9 +1,9 @@
 //! Products: awkward shapes, every transposition, broadcasting, epilogues.
 
-use flowgrad::Graph;
 use flowgrad::ops::Activation;
+use flowgrad::{Error, Graph, Params};
 
-use crate::support::{Data, Tol, check_op};
+use crate::support::{Data, Tol, check_op, gpu};
 
 /// Sizes beside multiples of 4, 8, 16 and 64, where tiles have ragged edges.
 const SHAPES: &[[usize; 3]] = &[
@@ -132,4 +132,33 @@ fn wrong_shapes_are_named() {
         .unwrap_err()
         .to_string();
     assert!(text.contains("bias"), "{text}");
+}
+
+/// Software adapters silently end loops after 65,535 iterations: a sum of ones that
+/// is cut short shows at once.
+#[test]
+fn inner_axes_beyond_the_loop_budget_are_summed_in_parts() {
+    let ones = |graph: &Graph, shape: [usize; 2]| {
+        let n = shape[0] * shape[1];
+        graph.constant(shape, &vec![1.0; n])
+    };
+    for (m, k, n) in [(1, 59_999, 1), (1, 70_001, 3), (4, 140_000, 4)] {
+        let graph = Graph::new();
+        let y = ones(&graph, [m, k]).matmul(&ones(&graph, [k, n]));
+        let transposed = ones(&graph, [k, m]).matmul_with(&ones(&graph, [n, k]), true, true);
+        let wanted = [&y, &transposed];
+        let mut program = graph.compile(gpu(), &Params::new(0), &wanted).unwrap();
+        let out = program.run(&[]).unwrap();
+        for i in 0..2 {
+            assert_eq!(out.f32(i).unwrap(), vec![k as f32; m * n], "{m} {k} {n}");
+        }
+    }
+    // What is not split is refused, not cut short.
+    let graph = Graph::new();
+    let y = ones(&graph, [1, 70_001]).linear(&ones(&graph, [3, 70_001]), None, Activation::None);
+    let refused = graph.compile(gpu(), &Params::new(0), &[&y]).map(drop);
+    assert!(
+        matches!(refused, Err(Error::LimitExceeded { .. })),
+        "{refused:?}"
+    );
 }

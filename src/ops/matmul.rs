@@ -5,6 +5,10 @@ use crate::graph::{Array, KernelBuilder, Lower, Op, Slot, Spec, Tensor, Vjp};
 use crate::{DType, Error, Result, Shape};
 
 const SHADER: &str = include_str!("../../shaders/matmul.wgsl");
+/// Products over longer inner axes are summed in parts: below the loop budget, and a
+/// multiple of what the kernels read at once.
+const LONGEST: usize = 1 << 15;
+
 const SHUFFLE: &str = include_str!("../../shaders/matmul_shuffle.wgsl");
 
 /// An activation that a kernel applies before it stores. All of these have
@@ -321,12 +325,36 @@ impl Tensor {
             trans_b,
             ..Default::default()
         };
-        // The kernel takes operands that are whole or shared by the whole batch.
-        let (a, b) = match op.dims(self.shape(), other.shape()) {
-            Ok(d) => (expand(self, &d.batch), expand(other, &d.batch)),
-            Err(_) => (self.clone(), other.clone()),
+        let Ok(d) = op.dims(self.shape(), other.shape()) else {
+            return self.graph().push1(op, &[self, other]);
         };
+        if d.k > LONGEST {
+            return self.matmul_in_parts(other, op, d.k);
+        }
+        // The kernel takes operands that are whole or shared by the whole batch.
+        let (a, b) = (expand(self, &d.batch), expand(other, &d.batch));
         self.graph().push1(op, &[&a, &b])
+    }
+
+    /// Sums products over parts of the inner axis, which one invocation could not
+    /// walk as a whole.
+    #[track_caller]
+    fn matmul_in_parts(&self, other: &Tensor, op: Matmul, k: usize) -> Tensor {
+        let axis =
+            |t: &Tensor, second_last: bool| t.shape().rank() - if second_last { 2 } else { 1 };
+        let (in_a, in_b) = (axis(self, op.trans_a), axis(other, !op.trans_b));
+        let mut sum: Option<Tensor> = None;
+        for start in (0..k).step_by(LONGEST) {
+            let len = LONGEST.min(k - start);
+            let a = self.slice(in_a as isize, start, len);
+            let b = other.slice(in_b as isize, start, len);
+            let part = a.matmul_with(&b, op.trans_a, op.trans_b);
+            sum = Some(match sum {
+                Some(sum) => sum.add(&part),
+                None => part,
+            });
+        }
+        sum.unwrap_or_else(|| self.zeros_like())
     }
 
     /// A linear layer: `act(self @ weight^T + bias)` with `self` `[.., in]`,
