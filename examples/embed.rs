@@ -4,7 +4,8 @@
 //!
 //! `cargo run --release --example embed` decodes random codes to digits, frame after
 //! frame, and writes the last frame to `out/embed/frame.png`. Run the demo first and
-//! pass `--load out/demo/model.safetensors` to see digits instead of noise.
+//! pass `--load out/demo/model.safetensors` to see strokes instead of noise: the codes are
+//! random, a model of which codes stand together is another matter.
 
 mod common;
 
