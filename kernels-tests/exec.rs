@@ -532,3 +532,20 @@ fn an_update_waits_for_readers_that_depend_on_it() {
     assert_eq!(program.run(&[]).unwrap().f32(0).unwrap(), [90.0; 5]);
     assert_eq!(params.get("w").unwrap(), [6.0; 5]);
 }
+
+#[test]
+fn a_lost_device_is_an_error_not_a_panic() {
+    let own = Gpu::new().unwrap();
+    let net = net();
+    let mut program = net.compile(&own, &PlanOptions::default());
+    let (x, t) = (numbers(21 * 7, 1), numbers(21 * 3, 2));
+    program.run(&feed(&x, &t)).unwrap();
+    own.device().destroy();
+    for _ in 0..2 {
+        let error = program.run(&feed(&x, &t)).unwrap_err();
+        let expected = matches!(error, Error::DeviceLost { .. } | Error::Device(_));
+        assert!(expected, "{error}");
+    }
+    assert!(own.buffer("after the end", 64).is_err());
+    assert!(net.params.get("w").is_err());
+}

@@ -182,6 +182,8 @@ impl Gpu {
             });
         }
         self.count_object();
+        // A lost device makes buffers without a word; polling it brings the loss out.
+        let _ = self.0.device.poll(wgpu::PollType::Poll);
         self.scoped(size, || {
             self.0.device.create_buffer(&wgpu::BufferDescriptor {
                 label: Some(label),
