@@ -11,11 +11,14 @@ use flowgrad::{DType, Tensor};
 use naga::valid::{Capabilities, ModuleInfo, ShaderStages, ValidationFlags, Validator};
 use naga::{AddressSpace, Module, ScalarKind, StorageAccess, TypeInner};
 
-use crate::support::Case;
+use crate::support::{Case, PACKED_CONV_FLOPS};
 use crate::zoo::zoo;
 
 fn profiles() -> Vec<(&'static str, DeviceProfile)> {
-    let base = DeviceProfile::baseline();
+    let base = DeviceProfile {
+        packed_conv_flops: PACKED_CONV_FLOPS,
+        ..DeviceProfile::baseline()
+    };
     let with = |class, immediates, subgroup_size| DeviceProfile {
         class,
         immediates,

@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::sync::OnceLock;
 
 use flowgrad::graph::{Array, Feed, evaluate};
-use flowgrad::{DType, Gpu, Graph, Params, Result, Shape, Tensor, Value, tape};
+use flowgrad::{DType, Gpu, GpuOptions, Graph, Params, Result, Shape, Tensor, Value, tape};
 
 /// Deterministic numbers for tests: SplitMix64.
 pub struct Numbers(u64);
@@ -403,10 +403,20 @@ fn check_gpu(case: &Case, expected: &[Array], tol: &Tol) {
     }
 }
 
+/// Convolutions of this many floating-point operations take the variants that by
+/// default only much larger ones do, so that tests may stay small.
+pub const PACKED_CONV_FLOPS: u64 = 1 << 18;
+
 /// The one device that all tests share.
 pub fn gpu() -> &'static Gpu {
     static GPU: OnceLock<Gpu> = OnceLock::new();
-    GPU.get_or_init(|| Gpu::new().unwrap_or_else(|e| panic!("tests need an adapter: {e}")))
+    GPU.get_or_init(|| {
+        let options = GpuOptions {
+            packed_conv_flops: PACKED_CONV_FLOPS,
+            ..Default::default()
+        };
+        Gpu::with(options).unwrap_or_else(|e| panic!("tests need an adapter: {e}"))
+    })
 }
 
 /// What the GPU computes for `wanted`; inputs that nothing depends on are left out.

@@ -38,7 +38,14 @@ pub struct DeviceProfile {
     pub workgroup_memory: u32,
     /// Alignment of binding offsets, in bytes.
     pub offset_alignment: u64,
+    /// Floating-point operations from which a convolution on a software adapter reads
+    /// packed copies of its operands. Their kernels are long: what they save on small
+    /// convolutions is less than the driver's compiler takes for them.
+    pub packed_conv_flops: u64,
 }
+
+/// The default of [`DeviceProfile::packed_conv_flops`].
+pub const PACKED_CONV_FLOPS: u64 = 1 << 27;
 
 impl DeviceProfile {
     /// WebGPU's default limits without any optional feature: what every adapter can do.
@@ -56,6 +63,7 @@ impl DeviceProfile {
             max_invocations: 256,
             workgroup_memory: 16 << 10,
             offset_alignment: 256,
+            packed_conv_flops: PACKED_CONV_FLOPS,
         }
     }
 }

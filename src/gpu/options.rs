@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 
 use super::{Gpu, cache::DiskCache, translate};
-use crate::device::{DeviceClass, DeviceProfile};
+use crate::device::{DeviceClass, DeviceProfile, PACKED_CONV_FLOPS};
 use crate::{Error, Result};
 
 /// Which of several adapters is preferred.
@@ -39,6 +39,8 @@ pub struct GpuOptions {
     pub pipeline_cache: bool,
     /// Ask for WebGPU's default limits instead of the adapter's own.
     pub default_limits: bool,
+    /// See [`DeviceProfile::packed_conv_flops`].
+    pub packed_conv_flops: u64,
     /// Let the driver stack check bounds and bound loops in our shaders.
     pub runtime_checks: bool,
 }
@@ -56,6 +58,7 @@ impl Default for GpuOptions {
             timestamps: true,
             pipeline_cache: true,
             default_limits: false,
+            packed_conv_flops: PACKED_CONV_FLOPS,
             runtime_checks: false,
         }
     }
@@ -219,7 +222,8 @@ pub(super) fn open(options: GpuOptions) -> Result<Gpu> {
         .map_err(|e| Error::Device(format!("{}: {e}", adapter.get_info().name)))?;
 
     let info = adapter.get_info();
-    let profile = profile(&info, wanted, &device.limits());
+    let mut profile = profile(&info, wanted, &device.limits());
+    profile.packed_conv_flops = options.packed_conv_flops;
     let cache = wanted
         .contains(wgpu::Features::PIPELINE_CACHE)
         .then(|| DiskCache::open(&device, &info))
@@ -284,5 +288,6 @@ pub(super) fn profile(
         max_invocations: limits.max_compute_invocations_per_workgroup,
         workgroup_memory: limits.max_compute_workgroup_storage_size,
         offset_alignment: u64::from(limits.min_storage_buffer_offset_alignment).max(4),
+        packed_conv_flops: PACKED_CONV_FLOPS,
     }
 }

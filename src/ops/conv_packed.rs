@@ -11,14 +11,12 @@ const PACK: &str = include_str!("../../shaders/conv2d_pack.wgsl");
 const PACK_WEIGHT: &str = include_str!("../../shaders/conv2d_pack_weight.wgsl");
 const SHADER: &str = include_str!("../../shaders/conv2d_shuffle.wgsl");
 
-/// Below this many floating-point operations the copies cost more than they save.
-const WORTH: usize = 1 << 18;
-
 /// The lanes of a subgroup that shares its reads, where copies pay.
 pub(crate) fn shared_lanes(cx: &Lower<'_>, flops: usize) -> Option<usize> {
     let lanes = cx.device().subgroup_size? as usize;
     let software = cx.device().class == DeviceClass::Software;
-    (software && (4..=64).contains(&lanes) && flops >= WORTH).then_some(lanes)
+    let worth = flops as u64 >= cx.device().packed_conv_flops;
+    (software && (4..=64).contains(&lanes) && worth).then_some(lanes)
 }
 
 /// Invocations of a workgroup for so many jobs of one subgroup each: workgroups go to
