@@ -298,3 +298,74 @@ fn the_optimiser_is_one_dispatch_per_arena() {
     // than a dispatch has, and then the subtraction stands alone.
     assert!(steps(true, true) <= gradients + 5);
 }
+
+/// Ten steps, a checkpoint, ten more in another process: the bits of twenty in one.
+/// The test runs itself as that process, told by a variable where the checkpoint is.
+#[test]
+fn a_run_resumes_in_another_process() {
+    const VARIABLE: &str = "FLOWGRAD_TEST_RESUME";
+    let start = |seed: u64| {
+        let net = Net::new(seed);
+        let rule = optimizer(&net.params);
+        let graph = Graph::new();
+        let loss = net.loss(&graph, 0.1);
+        rule.minimize(&loss).unwrap();
+        let program = graph.compile(gpu(), &net.params, &[&loss]).unwrap();
+        (net, rule, program)
+    };
+    let save = |net: &Net, program: &Program, step: u64, path: &std::path::Path| {
+        let (seed, random_step) = program.random_state();
+        let checkpoint = Checkpoint {
+            step,
+            seed,
+            random_step,
+            ..Checkpoint::default()
+        };
+        checkpoint.save(path, &net.params).unwrap();
+    };
+    if let Some(path) = std::env::var_os(VARIABLE).map(std::path::PathBuf::from) {
+        let (net, rule, mut program) = start(5);
+        let found = Checkpoint::load(&path, &net.params).unwrap();
+        program.set_random_state(found.seed, found.random_step);
+        for step in found.step..20 {
+            train(&mut program, &rule, step);
+        }
+        save(&net, &program, 20, &path.with_extension("resumed"));
+        return;
+    }
+    let folder = Folder::new();
+    let half = folder.file("half.safetensors");
+    let whole = folder.file("whole.safetensors");
+    let (net, rule, mut program) = start(4);
+    for step in 0..20 {
+        if step == 10 {
+            save(&net, &program, 10, &half);
+        }
+        train(&mut program, &rule, step);
+    }
+    save(&net, &program, 20, &whole);
+    let child = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "training::a_run_resumes_in_another_process"])
+        .env(VARIABLE, &half)
+        .output()
+        .unwrap();
+    assert!(
+        child.status.success(),
+        "{}",
+        String::from_utf8_lossy(&child.stdout)
+    );
+    // Moments, averages and counters are in the file, too. The order of a header's
+    // entries is not fixed, so the files are compared as checkpoints.
+    let load = |path: &std::path::Path| {
+        let (net, _, _) = start(6);
+        let counters = Checkpoint::load(path, &net.params).unwrap();
+        let arenas = net.params.layout().arenas.len();
+        let bits: Vec<u32> = (0..arenas)
+            .flat_map(|a| net.params.arena_values(a).unwrap())
+            .map(f32::to_bits)
+            .collect();
+        (counters, bits)
+    };
+    assert_eq!(load(&whole), load(&half.with_extension("resumed")));
+    assert_ne!(load(&whole), load(&half));
+}

@@ -78,7 +78,7 @@ pub enum Error {
         detail: String,
     },
     /// A weights file that cannot be used.
-    #[error("weights {file}, tensor `{tensor}`: {detail}")]
+    #[error("weights {file}{}: {detail}", if tensor.is_empty() { String::new() } else { format!(", tensor `{tensor}`") })]
     Weights {
         /// The file.
         file: String,
