@@ -5,6 +5,7 @@ mod codebook;
 mod conv;
 mod data;
 mod exec;
+mod flow;
 mod gather;
 mod matmul;
 mod nn;

@@ -8,6 +8,7 @@ pub mod device;
 mod dtype;
 mod error;
 pub mod exec;
+pub mod flow;
 pub mod gpu;
 pub mod graph;
 pub mod models;

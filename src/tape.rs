@@ -37,6 +37,18 @@ pub fn backward(loss: &Tensor, wrt: &[&Tensor]) -> Result<Vec<Tensor>> {
 /// given pairs by each of `wrt`. Upstream gradients have their output's shape.
 #[track_caller]
 pub fn backward_from(seeds: &[(Tensor, Tensor)], wrt: &[&Tensor]) -> Result<Vec<Tensor>> {
+    let grads = gradients(seeds, wrt)?.into_iter().zip(wrt);
+    Ok(grads
+        .map(|(grad, t)| grad.unwrap_or_else(|| t.zeros_like()))
+        .collect())
+}
+
+/// As [`backward_from`], but a tensor that no output depends on gets nothing.
+#[track_caller]
+pub(crate) fn gradients(
+    seeds: &[(Tensor, Tensor)],
+    wrt: &[&Tensor],
+) -> Result<Vec<Option<Tensor>>> {
     let Some((first, _)) = seeds.first() else {
         return Err(Error::Graph("backward: no output was given".into()));
     };
@@ -94,7 +106,11 @@ pub fn backward_from(seeds: &[(Tensor, Tensor)], wrt: &[&Tensor]) -> Result<Vec<
                 output: o as u32,
             })
             .collect();
-        if node.inputs.is_empty() || !outputs.iter().any(|o| grads.contains_key(o)) {
+        // A wanted tensor may itself be one that gradients end at.
+        if node.inputs.is_empty() || node.op.stops_gradient() {
+            continue;
+        }
+        if !outputs.iter().any(|o| grads.contains_key(o)) {
             continue;
         }
         let needs: Vec<bool> = node
@@ -135,13 +151,7 @@ pub fn backward_from(seeds: &[(Tensor, Tensor)], wrt: &[&Tensor]) -> Result<Vec<
             accumulate(&mut grads, node.inputs[k], grad);
         }
     }
-    Ok(wrt
-        .iter()
-        .map(|t| match grads.get(&t.id()) {
-            Some(grad) => grad.clone(),
-            None => t.zeros_like(),
-        })
-        .collect())
+    Ok(wrt.iter().map(|t| grads.get(&t.id()).cloned()).collect())
 }
 
 /// Adds where the op was recorded, for ops that cannot be differentiated.

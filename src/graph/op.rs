@@ -83,7 +83,7 @@ pub enum Kind<'a> {
     Kernel,
     /// A value that is there before the program starts.
     Source(&'a Source),
-    /// Output 0 is input 0's memory under another shape.
+    /// Output `i` is input `i`'s memory under another shape.
     Alias,
     /// Element by element; chains of these become one dispatch.
     Pointwise(&'a dyn Pointwise),

@@ -130,6 +130,92 @@ impl Op for CustomGradient {
     }
 }
 
+/// Gradients by the inputs, given the inputs, the outputs, the gradients by the
+/// outputs where there are any, and which inputs' gradients are wanted.
+type SegmentRule = dyn Fn(&[Tensor], &[Tensor], &[Option<Tensor>], &[bool]) -> Result<Vec<Option<Tensor>>>
+    + Send
+    + Sync;
+
+/// The values of the first `outputs` inputs; gradients go to the other inputs by `rule`.
+struct Segment {
+    /// Closures cannot be compared: every one is its own op.
+    id: u64,
+    outputs: usize,
+    rule: Arc<SegmentRule>,
+}
+
+impl std::fmt::Debug for Segment {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Segment({})", self.id)
+    }
+}
+
+impl Op for Segment {
+    fn name(&self) -> &'static str {
+        "segment"
+    }
+
+    fn infer(&self, inputs: &[&Spec]) -> Result<Vec<Spec>> {
+        let outputs = inputs.iter().take(self.outputs);
+        Ok(outputs.map(|s| (*s).clone()).collect())
+    }
+
+    fn reference(&self, inputs: &[&Array]) -> Result<Vec<Array>> {
+        let outputs = inputs.iter().take(self.outputs);
+        Ok(outputs.map(|a| (*a).clone()).collect())
+    }
+
+    fn vjp(&self, cx: &mut Vjp<'_>) -> Result<()> {
+        let inputs: Vec<Tensor> = (self.outputs..cx.inputs())
+            .map(|i| cx.input(i).clone())
+            .collect();
+        let outputs: Vec<Tensor> = (0..self.outputs).map(|i| cx.output(i).clone()).collect();
+        let upstream: Vec<Option<Tensor>> = (0..self.outputs).map(|i| cx.grad_if_any(i)).collect();
+        let needs: Vec<bool> = (self.outputs..cx.inputs()).map(|i| cx.needs(i)).collect();
+        let grads = (self.rule)(&inputs, &outputs, &upstream, &needs)?;
+        for (i, grad) in grads.into_iter().enumerate() {
+            if let (true, Some(grad)) = (needs.get(i) == Some(&true), grad) {
+                cx.set(self.outputs + i, grad);
+            }
+        }
+        Ok(())
+    }
+
+    fn lower(&self, _: &mut Lower<'_>) -> Result<()> {
+        Ok(())
+    }
+
+    fn kind(&self) -> Kind<'_> {
+        Kind::Alias
+    }
+}
+
+/// The `outputs`, whose gradients by `inputs` are those of `rule` and not the recorded
+/// ones: [`Tensor::with_gradient`] for several outputs that share one rule.
+#[track_caller]
+pub(crate) fn segment(
+    inputs: &[&Tensor],
+    outputs: &[&Tensor],
+    rule: impl Fn(&[Tensor], &[Tensor], &[Option<Tensor>], &[bool]) -> Result<Vec<Option<Tensor>>>
+    + Send
+    + Sync
+    + 'static,
+) -> Vec<Tensor> {
+    let Some(first) = outputs.first() else {
+        return Vec::new();
+    };
+    let op = Segment {
+        id: NEXT.fetch_add(1, Ordering::Relaxed),
+        outputs: outputs.len(),
+        rule: Arc::new(rule),
+    };
+    let all: Vec<&Tensor> = outputs.iter().chain(inputs).copied().collect();
+    first.graph().push(op, &all)
+}
+
+/// The next number of an op that equals no other.
+static NEXT: AtomicU64 = AtomicU64::new(0);
+
 impl Tensor {
     /// The same value, through which no gradient flows.
     #[track_caller]
@@ -156,7 +242,6 @@ impl Tensor {
         output: &Tensor,
         rule: impl Fn(&[Tensor], &Tensor, &Tensor) -> Vec<Tensor> + Send + Sync + 'static,
     ) -> Tensor {
-        static NEXT: AtomicU64 = AtomicU64::new(0);
         let op = CustomGradient {
             id: NEXT.fetch_add(1, Ordering::Relaxed),
             rule: Arc::new(rule),

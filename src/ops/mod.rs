@@ -36,6 +36,7 @@ mod view;
 pub use conv::ConvParams;
 pub use conv_transpose::ConvTransposeParams;
 pub use func::Func;
+pub(crate) use gradient::segment;
 pub use loss::{CrossEntropy, LossReduction};
 pub use matmul::{Activation, Matmul};
 pub use pack::Pack;

@@ -74,7 +74,7 @@ impl<'a> View<'a> {
     pub fn root(&self, value: ValueId) -> ValueId {
         let mut value = self.merge(value);
         while matches!(self.node(value).op.kind(), Kind::Alias) {
-            value = self.merge(self.node(value).inputs[0]);
+            value = self.merge(self.node(value).inputs[value.output as usize]);
         }
         value
     }

@@ -1,0 +1,231 @@
+//! Bijectors one after the other.
+
+use std::sync::Arc;
+
+use super::{Bijector, Context, Mapped, Rebuilt, Upstream, no_log_det, reversible};
+use crate::{Error, Result, Tensor};
+
+/// What a [`Chain`] keeps for its gradient.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Memory {
+    /// All activations, as plain backpropagation does: memory grows with depth.
+    #[default]
+    Store,
+    /// Only the chain's output; inputs are rebuilt by the inverse. Memory does not grow
+    /// with depth, for about one third more time. Gradients of gradients need
+    /// [`Memory::Store`].
+    Rebuild,
+    /// As [`Memory::Rebuild`], but the output of every `k` layers is kept, so that the
+    /// rounding of inverses adds up over `k` layers at most.
+    Checkpoint(usize),
+}
+
+/// Layers one after the other, itself a bijector. Its name and the layers' positions
+/// stand in errors and traces: `level 0.3 actnorm`.
+#[derive(Clone)]
+pub struct Chain {
+    name: String,
+    layers: Vec<Arc<dyn Bijector>>,
+    memory: Memory,
+}
+
+impl Default for Chain {
+    fn default() -> Self {
+        Chain::new("chain")
+    }
+}
+
+/// One step of [`Chain::trace`].
+pub struct Traced {
+    /// The path of the layer: `chain.2 step.0 actnorm`.
+    pub name: String,
+    /// What the layer gave.
+    pub mapped: Mapped,
+}
+
+impl Chain {
+    /// An empty chain: the identity.
+    pub fn new(name: impl Into<String>) -> Self {
+        Chain {
+            name: name.into(),
+            layers: Vec::new(),
+            memory: Memory::Store,
+        }
+    }
+
+    /// The chain with one more layer at the end.
+    pub fn with(mut self, layer: impl Bijector + 'static) -> Self {
+        self.push(layer);
+        self
+    }
+
+    /// Adds a layer at the end.
+    pub fn push(&mut self, layer: impl Bijector + 'static) {
+        self.layers.push(Arc::new(layer));
+    }
+
+    /// The chain with another way to keep what its gradient needs.
+    pub fn memory(mut self, memory: Memory) -> Self {
+        self.memory = memory;
+        self
+    }
+
+    /// The number of layers.
+    pub fn len(&self) -> usize {
+        self.layers.len()
+    }
+
+    /// Whether there is no layer.
+    pub fn is_empty(&self) -> bool {
+        self.layers.is_empty()
+    }
+
+    /// What every layer gives for `x`, in order, chains inside taken apart: for probes
+    /// that look for the first layer with a value that is not finite.
+    #[track_caller]
+    pub fn trace(&self, x: &Tensor, cx: &Context<'_>) -> Vec<Traced> {
+        let mut found = Vec::new();
+        trace(&self.name, &self.layers, x, cx, &mut found);
+        found
+    }
+
+    /// Layers that are recorded together: reversible ones in segments, each of the
+    /// others alone.
+    fn segments(&self) -> Vec<(bool, &[Arc<dyn Bijector>])> {
+        let most = match self.memory {
+            Memory::Store => return vec![(false, &self.layers)],
+            Memory::Rebuild => usize::MAX,
+            Memory::Checkpoint(k) => k.max(1),
+        };
+        let mut segments = Vec::new();
+        let mut start = 0;
+        for (i, layer) in self.layers.iter().enumerate() {
+            let reversible = layer.is_reversible();
+            if (!reversible || i - start == most) && start < i {
+                segments.push((true, &self.layers[start..i]));
+                start = i;
+            }
+            if !reversible {
+                segments.push((false, &self.layers[i..=i]));
+                start = i + 1;
+            }
+        }
+        if start < self.layers.len() {
+            segments.push((true, &self.layers[start..]));
+        }
+        segments
+    }
+}
+
+fn trace(
+    path: &str,
+    layers: &[Arc<dyn Bijector>],
+    x: &Tensor,
+    cx: &Context<'_>,
+    found: &mut Vec<Traced>,
+) -> Tensor {
+    let mut out = x.clone();
+    for (i, layer) in layers.iter().enumerate() {
+        let name = format!("{path}.{i} {}", layer.name());
+        if layer.parts().is_empty() {
+            let mapped = layer.forward(&out, cx);
+            out = mapped.out.clone();
+            found.push(Traced { name, mapped });
+        } else {
+            out = trace(&name, layer.parts(), &out, cx, found);
+        }
+    }
+    out
+}
+
+impl Bijector for Chain {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn forward(&self, x: &Tensor, cx: &Context<'_>) -> Mapped {
+        let mut out = x.clone();
+        let mut log_det: Option<Tensor> = None;
+        for (reversible, layers) in self.segments() {
+            // First values are computed once and have no gradient.
+            let mapped = match reversible && cx.first_values().is_none() {
+                true => reversible::record(layers, &out, cx),
+                false => reversible::forward(layers, &out, cx),
+            };
+            out = mapped.out;
+            log_det = Some(match log_det {
+                Some(sum) => sum.add(&mapped.log_det),
+                None => mapped.log_det,
+            });
+        }
+        let log_det = log_det.unwrap_or_else(|| no_log_det(x));
+        Mapped { out, log_det }
+    }
+
+    fn inverse(&self, z: &Tensor, cx: &Context<'_>) -> Mapped {
+        let mut out = z.clone();
+        let mut log_det: Option<Tensor> = None;
+        for layer in self.layers.iter().rev() {
+            let mapped = layer.inverse(&out, cx);
+            out = mapped.out;
+            log_det = Some(match log_det {
+                Some(sum) => sum.add(&mapped.log_det),
+                None => mapped.log_det,
+            });
+        }
+        let log_det = log_det.unwrap_or_else(|| no_log_det(z));
+        Mapped { out, log_det }
+    }
+
+    fn is_reversible(&self) -> bool {
+        self.layers.iter().all(|l| l.is_reversible())
+    }
+
+    fn parts(&self) -> &[Arc<dyn Bijector>] {
+        &self.layers
+    }
+
+    /// Per pixel of the input. What a layer behind a squeeze gives for a block of 2x2
+    /// pixels is shared out equally among them.
+    fn pixel_log_det(&self, x: &Tensor, cx: &Context<'_>) -> Tensor {
+        let (height, width) = (x.dim(2), x.dim(3));
+        let mut out = x.clone();
+        let mut total = x.graph().full([x.dim(0), height, width], 0.0);
+        for layer in &self.layers {
+            let map = layer.pixel_log_det(&out, cx);
+            if let Err(e) = map.check() {
+                return x.graph().poisoned(e);
+            }
+            let (rows, columns) = (map.dim(1), map.dim(2));
+            let factor = [height / rows, width / columns];
+            if [rows * factor[0], columns * factor[1]] != [height, width] {
+                return x.graph().poisoned(Error::shape(
+                    self.name(),
+                    format!(
+                        "a layer gives {:?} for pixels of {:?}",
+                        map.shape(),
+                        x.shape()
+                    ),
+                ));
+            }
+            let spread = map
+                .reshape([x.dim(0), 1, rows, columns])
+                .upsample_nearest2d(factor)
+                .mul_scalar(1.0 / (factor[0] * factor[1]) as f32);
+            total = total.add(&spread.reshape(total.shape()));
+            out = layer.forward(&out, cx).out;
+        }
+        total
+    }
+
+    fn backward(
+        &self,
+        z: &Tensor,
+        upstream: &Upstream,
+        wrt: &[&Tensor],
+        cx: &Context<'_>,
+    ) -> Result<Rebuilt> {
+        let (x, dx, grads) = reversible::backward(&self.layers, z, upstream, wrt, cx)?;
+        Ok(Rebuilt { x, dx, grads })
+    }
+}

@@ -1,0 +1,128 @@
+//! Reversible backpropagation: layers recorded so that their gradient reads nothing
+//! but their last output (Gomez et al. 2017, arXiv 1707.04585).
+//!
+//! The forward nodes are recorded as always. Their results are then replaced by aliases
+//! with one gradient rule: from the last layer to the first, rebuild the input from the
+//! output, then the layer's gradient. Nothing reads the values in between, so the
+//! planner frees them.
+
+use std::sync::Arc;
+
+use super::{Bijector, Context, Mapped, Upstream};
+use crate::graph::{Graph, Kind, Source, Tensor, ValueId};
+use crate::ops::segment;
+use crate::{DType, Result};
+
+/// Records `layers` on `x` as one segment.
+#[track_caller]
+pub(super) fn record(layers: &[Arc<dyn Bijector>], x: &Tensor, cx: &Context<'_>) -> Mapped {
+    let graph = x.graph();
+    let start = graph.len();
+    let mapped = forward(layers, x, cx);
+    if mapped.out.check().is_err() || mapped.log_det.check().is_err() {
+        return mapped;
+    }
+    let inputs = outside(graph, start, x);
+    let mode = cx.mode();
+    let condition = cx
+        .condition()
+        .and_then(|c| inputs.iter().position(|i| i.id() == c.id()));
+    let layers = layers.to_vec();
+    let mut out = segment(
+        &inputs.iter().collect::<Vec<_>>(),
+        &[&mapped.out, &mapped.log_det],
+        move |inputs, outputs, upstream, needs| {
+            let mut cx = Context::new(mode);
+            if let Some(condition) = condition {
+                cx = cx.with_condition(&inputs[condition]);
+            }
+            let upstream = Upstream {
+                out: upstream[0].clone(),
+                log_det: upstream[1].clone(),
+            };
+            // Input 0 is the segment's own.
+            let wanted: Vec<usize> = (1..inputs.len()).filter(|i| needs[*i]).collect();
+            let wrt: Vec<&Tensor> = wanted.iter().map(|i| &inputs[*i]).collect();
+            let (_, dx, grads) = backward(&layers, &outputs[0], &upstream, &wrt, &cx)?;
+            let mut all = vec![None; inputs.len()];
+            all[0] = Some(dx);
+            for (i, grad) in wanted.into_iter().zip(grads) {
+                all[i] = grad;
+            }
+            Ok(all)
+        },
+    );
+    let log_det = out.swap_remove(1);
+    let out = out.swap_remove(0);
+    Mapped { out, log_det }
+}
+
+/// The layers one after the other, log-determinants added up.
+#[track_caller]
+pub(super) fn forward(layers: &[Arc<dyn Bijector>], x: &Tensor, cx: &Context<'_>) -> Mapped {
+    let mut out = x.clone();
+    let mut log_det: Option<Tensor> = None;
+    for layer in layers {
+        let mapped = layer.forward(&out, cx);
+        out = mapped.out;
+        log_det = Some(match log_det {
+            Some(sum) => sum.add(&mapped.log_det),
+            None => mapped.log_det,
+        });
+    }
+    let log_det = log_det.unwrap_or_else(|| super::no_log_det(x));
+    Mapped { out, log_det }
+}
+
+/// From the last layer to the first: the input rebuilt, and the gradients.
+pub(super) fn backward(
+    layers: &[Arc<dyn Bijector>],
+    z: &Tensor,
+    upstream: &Upstream,
+    wrt: &[&Tensor],
+    cx: &Context<'_>,
+) -> Result<(Tensor, Tensor, Vec<Option<Tensor>>)> {
+    let mut z = z.clone();
+    let mut upstream = upstream.clone();
+    let mut grads: Vec<Option<Tensor>> = vec![None; wrt.len()];
+    for layer in layers.iter().rev() {
+        let rebuilt = layer.backward(&z, &upstream, wrt, cx)?;
+        z = rebuilt.x;
+        upstream.out = Some(rebuilt.dx);
+        for (sum, grad) in grads.iter_mut().zip(rebuilt.grads) {
+            *sum = match (sum.take(), grad) {
+                (Some(sum), Some(grad)) => Some(sum.add(&grad)),
+                (sum, grad) => sum.or(grad),
+            };
+        }
+    }
+    let dx = upstream.out.unwrap_or_else(|| z.zeros_like());
+    Ok((z, dx, grads))
+}
+
+/// What the nodes recorded since `start` read from elsewhere: `x` first, then
+/// parameters, inputs and earlier values, in the order of their first use.
+fn outside(graph: &Graph, start: usize, x: &Tensor) -> Vec<Tensor> {
+    let mut found: Vec<ValueId> = vec![x.id()];
+    {
+        let nodes = graph.lock();
+        let is_outside = |v: &ValueId| {
+            let node = &nodes.nodes[v.node.0 as usize];
+            let source = matches!(
+                node.op.kind(),
+                Kind::Source(Source::Param { .. } | Source::Arena { .. } | Source::Input { .. })
+            );
+            (source || (v.node.0 as usize) < start)
+                && node.outputs[v.output as usize].dtype == DType::F32
+        };
+        let mut seen: std::collections::HashSet<ValueId> = found.iter().copied().collect();
+        for node in &nodes.nodes[start..] {
+            for input in node.inputs.iter().filter(|v| is_outside(v)) {
+                if seen.insert(*input) {
+                    found.push(*input);
+                }
+            }
+        }
+    }
+    found.into_iter().map(|v| graph.tensor(v)).collect()
+}
