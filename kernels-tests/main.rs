@@ -3,9 +3,11 @@
 
 mod codebook;
 mod conv;
+mod coupling;
 mod data;
 mod exec;
 mod flow;
+mod flow_support;
 mod gather;
 mod matmul;
 mod nn;

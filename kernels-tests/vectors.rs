@@ -4,6 +4,7 @@
 
 mod codes;
 mod families;
+mod flows;
 mod losses;
 mod tolerance;
 
@@ -339,4 +340,4 @@ macro_rules! families {
     )*};
 }
 
-families!(matmul, conv, pool, pointwise, reduce, norm, loss, vq);
+families!(matmul, conv, pool, pointwise, reduce, norm, loss, vq, flow);

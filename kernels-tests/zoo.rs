@@ -1,6 +1,9 @@
 //! One small graph per op and per kernel variant: what all kernels are checked on.
 
-use flowgrad::ops::{Activation, ConvParams, ConvTransposeParams, CrossEntropy, PoolParams};
+use flowgrad::ops::{
+    Activation, ConvParams, ConvTransposeParams, CouplingMask, CouplingParams, CouplingScale,
+    CrossEntropy, PoolParams,
+};
 use flowgrad::{Graph, Tensor, tape};
 
 use crate::support::{Case, Data, build_case};
@@ -17,6 +20,7 @@ pub fn zoo() -> Vec<Case> {
     pools(&mut cases);
     reductions(&mut cases);
     norms(&mut cases);
+    couplings(&mut cases);
     views(&mut cases);
     packs(&mut cases);
     codes(&mut cases);
@@ -210,6 +214,50 @@ fn norms(cases: &mut Vec<Case>) {
             let group = x[0].group_norm(2, gamma, beta, 1e-5);
             let layer = x[0].layer_norm(&[3, 5], Some(&x[3]), None, 1e-5);
             vec![y, mean, var, eval, group, layer]
+        },
+        true,
+    ));
+}
+
+fn couplings(cases: &mut Vec<Case>) {
+    let plain = CouplingParams::new(CouplingMask::After(2));
+    let all = [
+        plain,
+        CouplingParams::glow(CouplingMask::Odd),
+        CouplingParams::additive(CouplingMask::Before(2)),
+        CouplingParams {
+            scale: CouplingScale::Tanh { clamp: 2.0 },
+            minimum: 1e-3,
+            ..CouplingParams::new(CouplingMask::Checkerboard { parity: 1 })
+        },
+        CouplingParams {
+            minimum: 1e-3,
+            ..plain
+        },
+    ];
+    for params in all {
+        for plane in [[3, 5], [4, 40]] {
+            let shape = [2, 4, plane[0], plane[1]];
+            let raw = [2, params.raw_channels(4), plane[0], plane[1]];
+            cases.push(build_case(
+                &format!("coupling of {shape:?}, {params:?}"),
+                &[Data::f32(shape, 1), Data::f32(raw, 2)],
+                |_, x| {
+                    let (y, log_det) = x[0].coupling(&x[1], &params);
+                    let (back, inverse) = x[0].coupling_inverse(&x[1], &params);
+                    vec![y, log_det, back, inverse]
+                },
+                true,
+            ));
+        }
+    }
+    cases.push(build_case(
+        "actnorm",
+        &[images([2, 4, 3, 5]), Data::f32([4], 2), Data::f32([4], 3)],
+        |_, x| {
+            let (y, log_det) = x[0].actnorm(&x[1], &x[2]);
+            let init = y.actnorm_init(1e-6);
+            vec![y, log_det, init.bias, init.log_scale]
         },
         true,
     ));

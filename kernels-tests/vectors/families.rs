@@ -3,11 +3,11 @@
 use flowgrad::Tensor;
 use flowgrad::ops::{Activation, ConvParams, ConvTransposeParams, PoolParams};
 
-use super::{Inputs, Outputs, VectorCase, codes, losses};
+use super::{Inputs, Outputs, VectorCase, codes, flows, losses};
 
 /// Ops of these files that belong to later parts of the crate.
 pub fn is_later(op: &str) -> bool {
-    matches!(op, "actnorm" | "actnorm_init")
+    flows::is_later(op)
 }
 
 /// Stored outputs that only document the case.
@@ -23,9 +23,11 @@ pub fn build(case: &VectorCase<'_>, x: &Inputs) -> Outputs {
         "pool" => pool(case, x),
         "pointwise" => pointwise(case, x),
         "reduce" => reduce(case, x),
+        "norm" if case.op.starts_with("actnorm") => flows::actnorm(case, x),
         "norm" => norm(case, x),
         "loss" => losses::build(case, x),
         "vq" => codes::build(case, x),
+        "flow" => flows::build(case, x),
         other => panic!("family {other} is not known"),
     }
 }

@@ -26,8 +26,8 @@ struct Normalize {
 
 /// From `g`, `x` and `mean`: `sum g` and `sum g (x - mean)` over `axes`.
 #[derive(Debug)]
-struct CenteredSums {
-    axes: Vec<usize>,
+pub(super) struct CenteredSums {
+    pub axes: Vec<usize>,
 }
 
 impl Op for Moments {

@@ -2,6 +2,7 @@
 //! shape rule, the float64 reference, the gradient, the dispatch and the
 //! [`crate::Tensor`] methods. Ops know the graph and nothing above it.
 
+mod actnorm;
 mod batch_norm;
 mod codebook;
 mod concat;
@@ -12,6 +13,8 @@ mod conv_packed;
 mod conv_transpose;
 mod conv_weight;
 mod conv_weight_packed;
+mod coupling;
+mod coupling_layout;
 mod cumsum;
 mod elementwise;
 mod fold;
@@ -33,8 +36,10 @@ mod softmax;
 mod source;
 mod view;
 
+pub use actnorm::ActNormInit;
 pub use conv::ConvParams;
 pub use conv_transpose::ConvTransposeParams;
+pub use coupling::{CouplingMask, CouplingParams, CouplingScale, RawLayout};
 pub use func::Func;
 pub(crate) use gradient::segment;
 pub use loss::{CrossEntropy, LossReduction};

@@ -1,0 +1,97 @@
+//! Layers of normalizing flows: cases of the files `flow` and `norm`.
+
+use flowgrad::Tensor;
+use flowgrad::ops::{CouplingMask, CouplingParams, CouplingScale};
+
+use super::families::unknown;
+use super::{Inputs, Outputs, VectorCase};
+
+/// A case of the family `flow`.
+pub fn build(case: &VectorCase<'_>, x: &Inputs) -> Outputs {
+    match case.op.as_str() {
+        "affine_coupling" | "additive_coupling" | "checkerboard_coupling" => coupling(case, x),
+        _ => unknown(case),
+    }
+}
+
+/// Ops of this file that belong to later parts of the crate.
+pub fn is_later(op: &str) -> bool {
+    matches!(
+        op,
+        "inv1x1_plu"
+            | "inv1x1_full"
+            | "squeeze"
+            | "unsqueeze"
+            | "split_prior"
+            | "glow_step"
+            | "gaussian_logp"
+            | "std_normal_logp"
+            | "gmm_logp"
+            | "std_logistic_logp"
+            | "dequant_logit"
+            | "bits_per_dim"
+    )
+}
+
+fn coupling(case: &VectorCase<'_>, inputs: &Inputs) -> Outputs {
+    let mask = match case.op.as_str() {
+        "checkerboard_coupling" => CouplingMask::Checkerboard {
+            parity: case.int("parity") as usize,
+        },
+        _ => CouplingMask::After(case.int("split") as usize),
+    };
+    let params = match case.op.as_str() {
+        "additive_coupling" => CouplingParams::additive(mask),
+        _ => match case.text("convention") {
+            "exp" => CouplingParams::new(mask),
+            "glow" => CouplingParams {
+                scale: CouplingScale::Sigmoid {
+                    offset: case.float("offset"),
+                },
+                ..CouplingParams::glow(mask)
+            },
+            "tanh" => CouplingParams {
+                scale: CouplingScale::Tanh {
+                    clamp: case.float("c"),
+                },
+                ..CouplingParams::new(mask)
+            },
+            _ => unknown(case),
+        },
+    };
+    let raw = match inputs.find("s_raw") {
+        Some(s) => Tensor::concat(&[s, inputs.get("t")], 1),
+        None => inputs.get("t").clone(),
+    };
+    let (z, ldj) = inputs.get("x").coupling(&raw, &params);
+    let mut outputs = vec![("z", z), ("ldj", ldj)];
+    if let Some(z) = inputs.find("z_in") {
+        let (x, ldj) = z.coupling_inverse(&raw, &params);
+        outputs.extend([("x_inv", x), ("ldj_inv", ldj)]);
+    }
+    outputs
+}
+
+/// A case of the family `norm` with an op of this file.
+pub fn actnorm(case: &VectorCase<'_>, inputs: &Inputs) -> Outputs {
+    let x = inputs.get("x");
+    if case.op == "actnorm_init" {
+        let init = x.actnorm_init(case.float("eps"));
+        let (y, ldj) = x.actnorm(&init.bias, &init.log_scale);
+        return vec![
+            ("b", init.bias),
+            ("logs", init.log_scale),
+            ("y", y),
+            ("ldj", ldj),
+        ];
+    }
+    let (b, logs) = (inputs.get("b"), inputs.get("logs"));
+    let (y, ldj) = x.actnorm(b, logs);
+    let (x_inv, ldj_inv) = inputs.get("y_in").actnorm_inverse(b, logs);
+    vec![
+        ("y", y),
+        ("ldj", ldj),
+        ("x_inv", x_inv),
+        ("ldj_inv", ldj_inv),
+    ]
+}

@@ -1,0 +1,81 @@
+// Affine coupling of x [N, C, H, W] with a raw scale s and a shift t per transformed element:
+//   l = log of the scale:  exp s;  sigmoid log sigmoid(s + a);  tanh a tanh(s / a)
+//       where there is a least scale, log(e^l + least);  none 0
+//   y = x e^l + t, or (x + t) e^l where the shift comes first; INVERSE undoes it
+//   part[n, i] = the sum of l (INVERSE: of -l) over what invocation (n, i) transforms
+// Kept elements are copied. CHECKER: elements with (h + w) % 2 == parity are kept,
+// else whole channels are. All positions count cells: four elements (VEC4) or one.
+// Invocation (n, i) takes cells i, i + parts, .. of sample n.
+// Grid: flat over N * parts. Caller: ops/coupling.rs
+#import grid
+#import divide
+#import coupling
+
+@group(0) @binding(0) var<storage, read> x: array<Cell>;
+@group(0) @binding(1) var<storage, read> raw: array<Cell>;
+@group(0) @binding(2) var<storage, read_write> y: array<Cell>;
+#if SCALE != none
+@group(0) @binding(3) var<storage, read_write> part: array<f32>;
+#endif
+
+@compute @workgroup_size(64)
+fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
+        @builtin(local_invocation_index) local: u32) {
+    let index = flat_index(group, groups, local, 64u);
+    if (index >= args.samples * args.parts) {
+        return;
+    }
+    let n = divide(index, args.parts);
+    let first = index - n * args.parts;
+    var total = Cell();
+    for (var cell = first; cell < args.cells; cell += args.parts) {
+        let at = place(n, cell);
+        let v = x[at.x];
+        let t = raw[at.t];
+#if SCALE == none
+#if INVERSE
+        let out = v - t;
+#else
+        let out = v + t;
+#endif
+#else
+        let s = scale(raw[at.s]);
+#if INVERSE
+        let log_det = -s.log;
+#if SHIFT_FIRST
+        let out = v / s.value - t;
+#else
+        let out = (v - t) / s.value;
+#endif
+#else
+        let log_det = s.log;
+#if SHIFT_FIRST
+        let out = (v + t) * s.value;
+#else
+        let out = v * s.value + t;
+#endif
+#endif
+#endif
+#if CHECKER
+        let moved = transformed(at.inner);
+        y[at.x] = select(v, out, moved);
+#if SCALE != none
+        total += select(Cell(), log_det, moved);
+#endif
+#else
+        y[at.x] = out;
+#if SCALE != none
+        total += log_det;
+#endif
+#endif
+    }
+#if CHECKER == 0
+    for (var cell = first; cell < args.kept_cells; cell += args.parts) {
+        let at = kept(n, cell);
+        y[at] = x[at];
+    }
+#endif
+#if SCALE != none
+    part[index] = add_up(total);
+#endif
+}

@@ -1,0 +1,71 @@
+// The gradient of shaders/coupling.wgsl from its output y, so that x need not be kept:
+// with dy and u[n] the upstream gradients of y and of the summed log-scales,
+//   dx = dy e^l                          (INVERSE: dy e^-l)
+//   dt = dy, or dy e^l if the shift comes first
+//                                        (INVERSE: -dy e^-l, or -dy)
+//   ds = l'(s) (dy (y - t) + u)          (INVERSE: l'(s) (-dy y - u); without t, or with
+//                                         it, the other way round if the shift comes first)
+// Kept elements: dx = dy, and where they have raw values (CHECKER) ds = dt = 0.
+// Grid: flat over N * parts, as there. Caller: ops/coupling.rs
+#import grid
+#import divide
+#import coupling
+
+@group(0) @binding(0) var<storage, read> y: array<Cell>;
+@group(0) @binding(1) var<storage, read> raw: array<Cell>;
+@group(0) @binding(2) var<storage, read> dy: array<Cell>;
+@group(0) @binding(3) var<storage, read> upstream: array<f32>;
+@group(0) @binding(4) var<storage, read_write> dx: array<Cell>;
+@group(0) @binding(5) var<storage, read_write> draw: array<Cell>;
+
+@compute @workgroup_size(64)
+fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
+        @builtin(local_invocation_index) local: u32) {
+    let index = flat_index(group, groups, local, 64u);
+    if (index >= args.samples * args.parts) {
+        return;
+    }
+    let n = divide(index, args.parts);
+    let first = index - n * args.parts;
+    let u = Cell(upstream[n]);
+    for (var cell = first; cell < args.cells; cell += args.parts) {
+        let at = place(n, cell);
+        let s = scale(raw[at.s]);
+        let g = dy[at.x];
+#if INVERSE
+        let by_x = g / s.value;
+#if SHIFT_FIRST
+        let by_t = -g;
+        let by_s = -s.slope * (g * (y[at.x] + raw[at.t]) + u);
+#else
+        let by_t = -by_x;
+        let by_s = -s.slope * (g * y[at.x] + u);
+#endif
+#else
+        let by_x = g * s.value;
+#if SHIFT_FIRST
+        let by_t = by_x;
+        let by_s = s.slope * (g * y[at.x] + u);
+#else
+        let by_t = g;
+        let by_s = s.slope * (g * (y[at.x] - raw[at.t]) + u);
+#endif
+#endif
+#if CHECKER
+        let moved = transformed(at.inner);
+        dx[at.x] = select(g, by_x, moved);
+        draw[at.t] = select(Cell(), by_t, moved);
+        draw[at.s] = select(Cell(), by_s, moved);
+#else
+        dx[at.x] = by_x;
+        draw[at.t] = by_t;
+        draw[at.s] = by_s;
+#endif
+    }
+#if CHECKER == 0
+    for (var cell = first; cell < args.kept_cells; cell += args.parts) {
+        let at = kept(n, cell);
+        dx[at] = dy[at];
+    }
+#endif
+}
