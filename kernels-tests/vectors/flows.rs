@@ -1,6 +1,9 @@
 //! Layers of normalizing flows: cases of the files `flow` and `norm`.
 
 use flowgrad::Tensor;
+use flowgrad::flow::{
+    gaussian_log_prob, mixture_log_prob, standard_logistic_log_prob, standard_normal_log_prob,
+};
 use flowgrad::ops::{CouplingMask, CouplingParams, CouplingScale};
 
 use super::families::unknown;
@@ -9,6 +12,7 @@ use super::{Inputs, Outputs, VectorCase};
 /// A case of the family `flow`.
 pub fn build(case: &VectorCase<'_>, x: &Inputs) -> Outputs {
     match case.op.as_str() {
+        "gaussian_logp" | "std_normal_logp" | "gmm_logp" | "std_logistic_logp" => log_prob(case, x),
         "affine_coupling" | "additive_coupling" | "checkerboard_coupling" => coupling(case, x),
         _ => unknown(case),
     }
@@ -24,10 +28,6 @@ pub fn is_later(op: &str) -> bool {
             | "unsqueeze"
             | "split_prior"
             | "glow_step"
-            | "gaussian_logp"
-            | "std_normal_logp"
-            | "gmm_logp"
-            | "std_logistic_logp"
             | "dequant_logit"
             | "bits_per_dim"
     )
@@ -70,6 +70,19 @@ fn coupling(case: &VectorCase<'_>, inputs: &Inputs) -> Outputs {
         outputs.extend([("x_inv", x), ("ldj_inv", ldj)]);
     }
     outputs
+}
+
+fn log_prob(case: &VectorCase<'_>, inputs: &Inputs) -> Outputs {
+    let x = inputs.get("x");
+    let gaussian = || (inputs.get("mu"), inputs.get("log_sigma"));
+    let log_prob = match case.op.as_str() {
+        "std_normal_logp" => standard_normal_log_prob(x),
+        "std_logistic_logp" => standard_logistic_log_prob(x),
+        "gaussian_logp" => gaussian_log_prob(x, gaussian().0, gaussian().1),
+        "gmm_logp" => mixture_log_prob(x, gaussian().0, gaussian().1, inputs.get("logits")),
+        _ => unknown(case),
+    };
+    vec![("logp", log_prob)]
 }
 
 /// A case of the family `norm` with an op of this file.

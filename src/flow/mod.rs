@@ -6,14 +6,21 @@
 //! back. Log-determinants are `log |det dz/dx|` in nats, one per sample, `[N]`.
 
 mod actnorm;
+mod base;
 mod chain;
 mod context;
+mod mixture;
 mod permute;
 mod reversible;
 
 pub use actnorm::{ActNorm, ActNormScale};
+pub use base::{
+    DiagonalGaussian, Logistic, StandardNormal, gaussian_log_prob, standard_logistic_log_prob,
+    standard_normal_log_prob,
+};
 pub use chain::{Chain, Memory};
 pub use context::{Context, FirstValues};
+pub use mixture::{ClassGaussian, GaussianMixture, mixture_joint_log_prob, mixture_log_prob};
 pub use permute::{Permutation, Squeeze};
 
 use crate::graph::Tensor;
