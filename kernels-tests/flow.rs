@@ -2,9 +2,15 @@
 //! without stored activations, first values from data.
 
 use flowgrad::flow::{
-    ActNorm, ActNormScale, Bijector, Chain, Context, FirstValues, Memory, Permutation, Squeeze,
+    ActNorm, ActNormScale, Bijector, Chain, Context, Coupling, FirstValues, Memory, Permutation,
+    Squeeze,
 };
 use flowgrad::graph::{Array, Feed, evaluate};
+use flowgrad::nn::{Conv2d, Linear, Sequential};
+use flowgrad::ops::{
+    Activation, ConvParams, CouplingMask, CouplingParams, CouplingScale, RawLayout,
+};
+use flowgrad::optim::{Adam, Optimizer};
 use flowgrad::{Error, Graph, Params, Tensor, Value, tape};
 
 use crate::support::{Data, assert_close, gpu};
@@ -295,4 +301,164 @@ fn first_values_normalise_and_constant_channels_are_an_error() {
         .set(gpu(), &params, &[("x", Value::F32(&[0.25; 12]))])
         .expect("a constant channel is allowed");
     assert!((params.get("log_scale").expect("scale")[0] - 2f32.ln()).abs() < 1e-4);
+}
+
+/// A small network whose last layer is far from zero.
+fn network(params: &Params, inputs: usize, outputs: usize) -> Sequential {
+    let options = ConvParams {
+        padding: [1; 4],
+        ..Default::default()
+    };
+    let first = ConvParams {
+        activation: Activation::Tanh,
+        ..options
+    };
+    let [a, b] = [params.scope("0"), params.scope("1")];
+    Sequential::new()
+        .with(Conv2d::new(&a, [inputs, 4], [3, 3], first).expect("a layer"))
+        .with(Conv2d::new(&b, [4, outputs], [3, 3], options).expect("a layer"))
+}
+
+#[test]
+fn couplings_of_every_kind() {
+    let masks = [
+        (
+            CouplingMask::After(1),
+            CouplingScale::Exp,
+            RawLayout::ShiftScaleInterleaved,
+        ),
+        (
+            CouplingMask::Before(2),
+            CouplingScale::Sigmoid { offset: 2.0 },
+            RawLayout::ScaleShift,
+        ),
+        (
+            CouplingMask::Checkerboard { parity: 1 },
+            CouplingScale::Tanh { clamp: 2.0 },
+            RawLayout::ScaleShift,
+        ),
+        (
+            CouplingMask::Even,
+            CouplingScale::None,
+            RawLayout::ScaleShift,
+        ),
+    ];
+    for (i, (mask, scale, layout)) in masks.into_iter().enumerate() {
+        let convention = CouplingParams {
+            scale,
+            layout,
+            shift_first: i == 1,
+            minimum: if i == 2 { 0.1 } else { 0.0 },
+            ..CouplingParams::new(mask)
+        };
+        let params = Params::new(7);
+        let net = network(
+            &params,
+            Coupling::seen_channels(mask, 3),
+            convention.raw_channels(3),
+        );
+        let layer = Coupling::new(convention, net);
+        let name = format!("coupling {mask:?}");
+        check_bijector(&name, &params, layer, &Data::f32([2, 3, 3, 2], 3), 1e-5);
+        // What the pixels contribute adds up to the whole.
+        let params = Params::new(7);
+        let net = network(
+            &params,
+            Coupling::seen_channels(mask, 3),
+            convention.raw_channels(3),
+        );
+        let chain = Chain::new("test").with(Coupling::new(convention, net));
+        let data = Data::f32([2, 3, 4, 2], 3);
+        let graph = Graph::new();
+        let x = graph.input("x", data.shape());
+        let cx = Context::eval();
+        let map = chain.pixel_log_det(&x, &cx);
+        assert_eq!(map.shape().dims(), [2, 4, 2]);
+        let whole = chain.forward(&x, &cx).log_det;
+        let sums = reference(&params, &data.array(), &[&map.sum(&[1, 2], false), &whole]);
+        for (a, b) in sums[0].data.iter().zip(&sums[1].data) {
+            assert!((a - b).abs() < 1e-6 * b.abs().max(1.0), "{name}: {a} {b}");
+        }
+    }
+    let params = Params::new(7);
+    let linear = Linear::new(&params, 2, 6).expect("a layer");
+    let convention = CouplingParams::glow(CouplingMask::After(2));
+    let layer = Coupling::new(convention, linear);
+    check_bijector(
+        "coupling of vectors",
+        &params,
+        layer,
+        &Data::f32([1, 5], 3),
+        1e-5,
+    );
+}
+
+/// A chain of `depth` steps of actnorm, permutation and coupling over `channels`.
+fn deep(params: &Params, depth: usize, channels: usize) -> Chain {
+    let mut chain = Chain::new("deep");
+    for k in 0..depth {
+        let scope = params.scope(k);
+        let half = channels / 2;
+        let net = network(&scope.scope("net"), half, 2 * (channels - half));
+        chain.push(
+            Chain::new("step")
+                .with(ActNorm::new(&scope.scope("actnorm"), channels).expect("a layer"))
+                .with(Permutation::shuffle(channels, k as u64))
+                .with(Coupling::new(
+                    CouplingParams::glow(CouplingMask::After(half)),
+                    net,
+                )),
+        );
+    }
+    chain
+}
+
+#[test]
+fn rebuilt_and_stored_activations_give_the_same_gradients() {
+    let params = Params::new(3);
+    let chain = deep(&params, 5, 4);
+    let data = Data::f32([3, 4, 4, 4], 8);
+    let exact = gradients(&params, &chain, &data, true);
+    for memory in [Memory::Rebuild, Memory::Checkpoint(2)] {
+        let rebuilt = gradients(&params, &chain.clone().memory(memory), &data, false);
+        for ((name, exact, stored), (_, _, rebuilt)) in exact.iter().zip(&rebuilt) {
+            let exact = exact.as_ref().expect("a reference");
+            assert_close(&format!("d{name}, stored"), stored, exact, 2e-5);
+            assert_close(&format!("d{name}, {memory:?}"), rebuilt, exact, 4e-5);
+        }
+    }
+}
+
+#[test]
+fn memory_does_not_grow_with_depth_where_activations_are_rebuilt() {
+    let peak = |depth: usize, memory: Memory| {
+        let params = Params::new(3);
+        let chain = deep(&params, depth, 8).memory(memory);
+        let graph = Graph::new();
+        let x = graph.input("x", [16, 8, 8, 8]);
+        let z = chain.forward(&x, &Context::train());
+        let loss = z
+            .out
+            .square()
+            .mean(&[], false)
+            .sub(&z.log_det.mean(&[], false));
+        let optimizer = Optimizer::new(&params, Adam::default()).expect("an optimiser");
+        optimizer.minimize(&loss).expect("a step");
+        let started = std::time::Instant::now();
+        let program = graph.compile(gpu(), &params, &[&loss]).expect("a program");
+        println!(
+            "{depth} {memory:?} {:?} {:?} {:?}",
+            program.plan().memory(),
+            program.plan().steps.len(),
+            started.elapsed()
+        );
+        program.plan().memory().temporary
+    };
+    let (shallow, deep) = (peak(4, Memory::Rebuild), peak(32, Memory::Rebuild));
+    assert!(deep as f64 <= 1.15 * shallow as f64, "{deep} of {shallow}");
+    let (stored, stored_deep) = (peak(4, Memory::Store), peak(32, Memory::Store));
+    assert!(stored_deep > 4 * stored, "{stored_deep} of {stored}");
+    assert!(shallow < stored);
+    let checkpointed = peak(32, Memory::Checkpoint(8));
+    assert!(deep < checkpointed && checkpointed < stored_deep);
 }

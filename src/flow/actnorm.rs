@@ -78,7 +78,7 @@ impl ActNorm {
     fn values(&self, x: &Tensor, cx: &Context<'_>) -> [Tensor; 3] {
         let channels = self.loc.shape().numel();
         let (loc, raw) = match cx.first_values() {
-            Some(first) => self.from_batch(x, first),
+            Some(first) => self.normalising(x, first),
             None => (self.loc.on(x.graph()), self.scale.on(x.graph())),
         };
         let (loc, raw) = (loc.reshape([channels]), raw.reshape([channels]));
@@ -98,7 +98,7 @@ impl ActNorm {
     }
 
     /// The parameters that normalise this batch.
-    fn from_batch(&self, x: &Tensor, first: &FirstValues) -> (Tensor, Tensor) {
+    fn normalising(&self, x: &Tensor, first: &FirstValues) -> (Tensor, Tensor) {
         let axes: Vec<isize> = (0..x.shape().rank() as isize).filter(|a| *a != 1).collect();
         let (mean, var) = x.moments(&axes);
         let channels = self.loc.shape().numel();
@@ -162,6 +162,10 @@ impl Bijector for ActNorm {
             };
         }
         let [loc, scale, log_scale] = self.values(x, cx);
+        if let ActNormScale::Log { .. } = self.kind {
+            let (out, log_det) = x.actnorm(&loc, &log_scale);
+            return Mapped { out, log_det };
+        }
         let out = x
             .add(&along_channels(&loc, x))
             .mul(&along_channels(&scale, x));
@@ -180,6 +184,10 @@ impl Bijector for ActNorm {
             };
         }
         let [loc, scale, log_scale] = self.values(z, cx);
+        if let ActNormScale::Log { .. } = self.kind {
+            let (out, log_det) = z.actnorm_inverse(&loc, &log_scale);
+            return Mapped { out, log_det };
+        }
         let out = z
             .div(&along_channels(&scale, z))
             .sub(&along_channels(&loc, z));

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Bijector, Context, Mapped, Rebuilt, Upstream, no_log_det, reversible};
+use super::{Bijector, Context, Mapped, Rebuilt, Traced, Upstream, no_log_det, reversible};
 use crate::{Error, Result, Tensor};
 
 /// What a [`Chain`] keeps for its gradient.
@@ -33,14 +33,6 @@ impl Default for Chain {
     fn default() -> Self {
         Chain::new("chain")
     }
-}
-
-/// One step of [`Chain::trace`].
-pub struct Traced {
-    /// The path of the layer: `chain.2 step.0 actnorm`.
-    pub name: String,
-    /// What the layer gave.
-    pub mapped: Mapped,
 }
 
 impl Chain {
@@ -80,15 +72,6 @@ impl Chain {
         self.layers.is_empty()
     }
 
-    /// What every layer gives for `x`, in order, chains inside taken apart: for probes
-    /// that look for the first layer with a value that is not finite.
-    #[track_caller]
-    pub fn trace(&self, x: &Tensor, cx: &Context<'_>) -> Vec<Traced> {
-        let mut found = Vec::new();
-        trace(&self.name, &self.layers, x, cx, &mut found);
-        found
-    }
-
     /// Layers that are recorded together: reversible ones in segments, each of the
     /// others alone.
     fn segments(&self) -> Vec<(bool, &[Arc<dyn Bijector>])> {
@@ -115,27 +98,6 @@ impl Chain {
         }
         segments
     }
-}
-
-fn trace(
-    path: &str,
-    layers: &[Arc<dyn Bijector>],
-    x: &Tensor,
-    cx: &Context<'_>,
-    found: &mut Vec<Traced>,
-) -> Tensor {
-    let mut out = x.clone();
-    for (i, layer) in layers.iter().enumerate() {
-        let name = format!("{path}.{i} {}", layer.name());
-        if layer.parts().is_empty() {
-            let mapped = layer.forward(&out, cx);
-            out = mapped.out.clone();
-            found.push(Traced { name, mapped });
-        } else {
-            out = trace(&name, layer.parts(), &out, cx, found);
-        }
-    }
-    out
 }
 
 impl Bijector for Chain {
@@ -181,8 +143,13 @@ impl Bijector for Chain {
         self.layers.iter().all(|l| l.is_reversible())
     }
 
-    fn parts(&self) -> &[Arc<dyn Bijector>] {
-        &self.layers
+    fn trace(&self, path: &str, x: &Tensor, cx: &Context<'_>, found: &mut Vec<Traced>) -> Tensor {
+        let mut out = x.clone();
+        for (i, layer) in self.layers.iter().enumerate() {
+            let path = format!("{path}.{i} {}", layer.name());
+            out = layer.trace(&path, &out, cx, found);
+        }
+        out
     }
 
     /// Per pixel of the input. What a layer behind a squeeze gives for a block of 2x2

@@ -9,7 +9,10 @@ mod actnorm;
 mod base;
 mod chain;
 mod context;
+mod coupling;
+mod density;
 mod mixture;
+mod multiscale;
 mod permute;
 mod reversible;
 
@@ -20,7 +23,10 @@ pub use base::{
 };
 pub use chain::{Chain, Memory};
 pub use context::{Context, FirstValues};
+pub use coupling::Coupling;
+pub use density::{Flow, bits_per_dim};
 pub use mixture::{ClassGaussian, GaussianMixture, mixture_joint_log_prob, mixture_log_prob};
+pub use multiscale::{MultiScale, PriorLayout, Split, TopPrior};
 pub use permute::{Permutation, Squeeze};
 
 use crate::graph::Tensor;
@@ -48,6 +54,14 @@ pub struct Rebuilt {
     pub grads: Vec<Option<Tensor>>,
 }
 
+/// One layer's results in [`Bijector::trace`].
+pub struct Traced {
+    /// The layer's place: `flow.0 level 1.2 actnorm`.
+    pub name: String,
+    /// What it gave.
+    pub mapped: Mapped,
+}
+
 /// An invertible map with a tractable log-determinant. Axis 0 of all tensors is the
 /// batch. A wrong shape gives poisoned tensors, never a panic.
 pub trait Bijector: Send + Sync {
@@ -70,9 +84,17 @@ pub trait Bijector: Send + Sync {
         true
     }
 
-    /// The parts of a compound layer for [`Chain::trace`]; nothing for a plain layer.
-    fn parts(&self) -> &[std::sync::Arc<dyn Bijector>] {
-        &[]
+    /// Appends what this layer gives for `x` to `found` and returns its output; compound
+    /// layers take themselves apart. For probes that look for the first layer with a
+    /// value that is not finite.
+    fn trace(&self, path: &str, x: &Tensor, cx: &Context<'_>, found: &mut Vec<Traced>) -> Tensor {
+        let mapped = self.forward(x, cx);
+        let out = mapped.out.clone();
+        found.push(Traced {
+            name: path.into(),
+            mapped,
+        });
+        out
     }
 
     /// What every pixel of an image `[N, C, H, W]` contributes to the log-determinant
@@ -153,8 +175,8 @@ impl<B: Bijector + ?Sized> Bijector for Box<B> {
     fn is_reversible(&self) -> bool {
         (**self).is_reversible()
     }
-    fn parts(&self) -> &[std::sync::Arc<dyn Bijector>] {
-        (**self).parts()
+    fn trace(&self, path: &str, x: &Tensor, cx: &Context<'_>, found: &mut Vec<Traced>) -> Tensor {
+        (**self).trace(path, x, cx, found)
     }
     fn pixel_log_det(&self, x: &Tensor, cx: &Context<'_>) -> Tensor {
         (**self).pixel_log_det(x, cx)

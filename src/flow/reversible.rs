@@ -22,11 +22,15 @@ pub(super) fn record(layers: &[Arc<dyn Bijector>], x: &Tensor, cx: &Context<'_>)
     if mapped.out.check().is_err() || mapped.log_det.check().is_err() {
         return mapped;
     }
-    let inputs = outside(graph, start, x);
+    let mut inputs = outside(graph, start, x);
     let mode = cx.mode();
-    let condition = cx
-        .condition()
-        .and_then(|c| inputs.iter().position(|i| i.id() == c.id()));
+    let condition = cx.condition().map(|condition| {
+        let found = inputs.iter().position(|i| i.id() == condition.id());
+        found.unwrap_or_else(|| {
+            inputs.push(condition.clone());
+            inputs.len() - 1
+        })
+    });
     let layers = layers.to_vec();
     let mut out = segment(
         &inputs.iter().collect::<Vec<_>>(),

@@ -1,0 +1,163 @@
+//! Coupling layers: one part of the channels or pixels passes through and, by a network,
+//! tells how the rest is scaled and shifted.
+
+use super::{Bijector, Context, Mapped, Network, Rebuilt, Upstream};
+use crate::ops::{CouplingMask, CouplingParams, CouplingScale, RawLayout};
+use crate::{Error, Result, Tensor, tape};
+
+/// An affine or additive coupling of `[N, C]` or `[N, C, H, W]` (NICE, arXiv 1410.8516;
+/// RealNVP, arXiv 1605.08803; Glow, arXiv 1807.03039).
+///
+/// The network sees what passes through: those channels, or for a checkerboard all
+/// channels with zeros where the layer transforms. It gives
+/// [`CouplingParams::raw_channels`] channels of the same height and width.
+pub struct Coupling {
+    params: CouplingParams,
+    network: Box<dyn Network>,
+}
+
+impl Coupling {
+    /// A coupling with these conventions around a network.
+    pub fn new(params: CouplingParams, network: impl Network + 'static) -> Self {
+        Coupling {
+            params,
+            network: Box::new(network),
+        }
+    }
+
+    /// The conventions.
+    pub fn params(&self) -> &CouplingParams {
+        &self.params
+    }
+
+    /// How many of `channels` channels the network sees under `mask`.
+    pub fn seen_channels(mask: CouplingMask, channels: usize) -> usize {
+        match mask {
+            CouplingMask::After(n) => n.min(channels),
+            CouplingMask::Before(n) => channels.saturating_sub(n),
+            CouplingMask::Even => channels / 2,
+            CouplingMask::Odd => channels.div_ceil(2),
+            CouplingMask::Checkerboard { .. } => channels,
+        }
+    }
+
+    /// The raw scales and shifts for `x` (or for the layer's output: what passes
+    /// through is the same).
+    fn raw(&self, x: &Tensor, cx: &Context<'_>) -> Tensor {
+        let channels = x.dim(1);
+        let count = Coupling::seen_channels(self.params.mask, channels);
+        if x.check().is_err() {
+            return x.clone();
+        }
+        if count == 0 || x.shape().rank() < 2 {
+            return x.graph().poisoned(Error::shape(
+                self.name(),
+                format!(
+                    "the mask {:?} lets nothing of {:?} pass through",
+                    self.params.mask,
+                    x.shape()
+                ),
+            ));
+        }
+        let seen = match self.params.mask {
+            CouplingMask::After(_) => x.slice(1, 0, count),
+            CouplingMask::Before(n) => x.slice(1, n, count),
+            CouplingMask::Even => x.slice_step(1, 1, count, 2),
+            CouplingMask::Odd => x.slice_step(1, 0, count, 2),
+            CouplingMask::Checkerboard { parity } => x.mul(&passes(x, parity)),
+        };
+        self.network.forward(&seen, cx)
+    }
+}
+
+/// 1 where a checkerboard of this parity passes through, else 0: `[H, W]`.
+fn passes(x: &Tensor, parity: usize) -> Tensor {
+    let (height, width) = (x.dim(-2), x.dim(-1));
+    let mask: Vec<f32> = (0..height * width)
+        .map(|i| f32::from((i / width + i % width) % 2 == parity))
+        .collect();
+    x.graph().constant([height, width], &mask)
+}
+
+impl Bijector for Coupling {
+    fn name(&self) -> &str {
+        "coupling"
+    }
+
+    fn forward(&self, x: &Tensor, cx: &Context<'_>) -> Mapped {
+        let (out, log_det) = x.coupling(&self.raw(x, cx), &self.params);
+        Mapped { out, log_det }
+    }
+
+    fn inverse(&self, z: &Tensor, cx: &Context<'_>) -> Mapped {
+        let (out, log_det) = z.coupling_inverse(&self.raw(z, cx), &self.params);
+        Mapped { out, log_det }
+    }
+
+    /// What passes through is the same in input and output, so one evaluation of the
+    /// network serves the inverse and the gradient.
+    fn backward(
+        &self,
+        z: &Tensor,
+        upstream: &Upstream,
+        wrt: &[&Tensor],
+        cx: &Context<'_>,
+    ) -> Result<Rebuilt> {
+        let z = z.stop_gradient();
+        let raw = self.raw(&z, cx);
+        let x = z.coupling_inverse(&raw, &self.params).0.stop_gradient();
+        raw.check()?;
+        let dz = match &upstream.out {
+            Some(dz) => dz.clone(),
+            None => z.zeros_like(),
+        };
+        let (dx, draw) = z.coupling_grad(&raw, &dz, upstream.log_det.as_ref(), &self.params, false);
+        draw.check()?;
+        let mut targets = vec![&z];
+        targets.extend(wrt);
+        let mut grads = tape::gradients(&[(raw, draw)], &targets)?;
+        let rest = grads.split_off(1);
+        let dx = match grads.pop().flatten() {
+            Some(through_network) => dx.add(&through_network),
+            None => dx,
+        };
+        Ok(Rebuilt { x, dx, grads: rest })
+    }
+
+    fn pixel_log_det(&self, x: &Tensor, cx: &Context<'_>) -> Tensor {
+        let raw = self.raw(x, cx);
+        if raw.check().is_err() || x.shape().rank() != 4 {
+            return x.graph().poisoned(raw.check().err().unwrap_or_else(|| {
+                Error::shape(
+                    self.name(),
+                    format!("{:?} has no pixels, expected [N, C, H, W]", x.shape()),
+                )
+            }));
+        }
+        let count = self.params.transformed(x.dim(1));
+        let scales = |first, step| raw.slice_step(1, first, count, step);
+        let s = match (self.params.scale, self.params.layout) {
+            (CouplingScale::None, _) => {
+                return x.graph().full([x.dim(0), x.dim(2), x.dim(3)], 0.0);
+            }
+            (_, RawLayout::ScaleShift) => scales(0, 1),
+            (_, RawLayout::ShiftScale) => scales(count, 1),
+            (_, RawLayout::ScaleShiftInterleaved) => scales(0, 2),
+            (_, RawLayout::ShiftScaleInterleaved) => scales(1, 2),
+        };
+        let log = match self.params.scale {
+            CouplingScale::Sigmoid { offset } => s.add_scalar(offset).neg().softplus().neg(),
+            CouplingScale::Tanh { clamp } => s.mul_scalar(1.0 / clamp).tanh().mul_scalar(clamp),
+            _ => s,
+        };
+        let log = match self.params.minimum > 0.0 {
+            true => log.exp().add_scalar(self.params.minimum).log(),
+            false => log,
+        };
+        let log = match self.params.mask {
+            CouplingMask::Checkerboard { parity } => log.mul(&passes(x, 1 - parity.min(1))),
+            _ => log,
+        };
+        log.sum(&[1], false)
+    }
+}

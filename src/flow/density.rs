@@ -1,0 +1,160 @@
+//! A chain of bijectors over a base distribution: a density and a sampler.
+
+use super::{Base, Bijector, Chain, Context, FirstValues, Mapped};
+use crate::{Error, Gpu, Graph, Params, Result, Shape, Tensor, Value};
+
+/// `log p(x) = log p_base(z) + log |det dz/dx|` with `z` = chain(x).
+pub struct Flow {
+    /// From data to latents.
+    pub chain: Chain,
+    /// The distribution of the latents.
+    pub base: Box<dyn Base>,
+}
+
+impl Flow {
+    /// A flow of these two.
+    pub fn new(chain: Chain, base: impl Base + 'static) -> Self {
+        Flow {
+            chain,
+            base: Box::new(base),
+        }
+    }
+
+    /// The log-density of every sample, `[N]`, in nats, with respect to the units of `x`.
+    #[track_caller]
+    pub fn log_prob(&self, x: &Tensor, cx: &Context<'_>) -> Tensor {
+        let Mapped { out, log_det } = self.chain.forward(x, cx);
+        self.base.log_prob(&out, cx).add(&log_det)
+    }
+
+    /// Latents of `x` and the log-determinant of the way there.
+    #[track_caller]
+    pub fn encode(&self, x: &Tensor, cx: &Context<'_>) -> Mapped {
+        self.chain.forward(x, cx)
+    }
+
+    /// Data from latents and the log-determinant of the way there.
+    #[track_caller]
+    pub fn decode(&self, z: &Tensor, cx: &Context<'_>) -> Mapped {
+        self.chain.inverse(z, cx)
+    }
+
+    /// `n` samples. The temperature scales the deviation of the latents from their mean
+    /// (Kingma, Dhariwal 2018, section 6); 1 samples the model itself. Poisoned where it
+    /// is not above 0.
+    #[track_caller]
+    pub fn sample(&self, graph: &Graph, n: usize, temperature: f32, cx: &Context<'_>) -> Tensor {
+        self.sample_with_log_prob(graph, n, temperature, cx).0
+    }
+
+    /// As [`Flow::sample`], and the log-density `[N]` (nats) of every sample under the
+    /// model (at temperature 1), from the inverse's own log-determinant.
+    #[track_caller]
+    pub fn sample_with_log_prob(
+        &self,
+        graph: &Graph,
+        n: usize,
+        temperature: f32,
+        cx: &Context<'_>,
+    ) -> (Tensor, Tensor) {
+        if !(temperature > 0.0 && temperature.is_finite()) || n == 0 {
+            let wrong = graph.poisoned(Error::argument(
+                "sample",
+                format!("{n} samples at temperature {temperature}: both must be above 0"),
+            ));
+            return (wrong.clone(), wrong);
+        }
+        let z = self.base.sample(graph, n, temperature, cx);
+        let Mapped { out, log_det } = self.chain.inverse(&z, cx);
+        (out, self.base.log_prob(&z, cx).sub(&log_det))
+    }
+
+    /// Bits per dimension of every sample, `[N]`: see [`bits_per_dim`].
+    #[track_caller]
+    pub fn bits_per_dim(&self, x: &Tensor, bins: f32, cx: &Context<'_>) -> Tensor {
+        let dims = x.numel() / x.dim(0).max(1);
+        bits_per_dim(&self.log_prob(x, cx), dims, bins)
+    }
+
+    /// Sets the data-dependent first values of all layers from the batch `x` (row-major,
+    /// of `shape` = `[N, ..]`): see [`FirstValues::set`] for the errors.
+    pub fn initialize(
+        &self,
+        gpu: &Gpu,
+        params: &Params,
+        x: &[f32],
+        shape: impl Into<Shape>,
+    ) -> Result<()> {
+        let graph = Graph::new();
+        let first = FirstValues::new();
+        let input = graph.input("x", shape);
+        let z = self
+            .chain
+            .forward(&input, &Context::eval().computing(&first));
+        z.out.check()?;
+        first.set(gpu, params, &[("x", Value::F32(x))])
+    }
+
+    /// Looks for the first layer that gives a value that is not finite for the batch `x`
+    /// (row-major, of `shape` = `[N, ..]`). Errors: [`Error::NonFinite`] with the layer's
+    /// place in the chain; those of a run. For flows without conditions.
+    pub fn check_finite(
+        &self,
+        gpu: &Gpu,
+        params: &Params,
+        x: &[f32],
+        shape: impl Into<Shape>,
+    ) -> Result<()> {
+        let graph = Graph::new();
+        let input = graph.input("x", shape);
+        let mut found = Vec::new();
+        let cx = Context::eval();
+        self.chain.trace(self.chain.name(), &input, &cx, &mut found);
+        let mut names = vec!["the input".to_string()];
+        let mut wanted = vec![&input];
+        for traced in &found {
+            names.push(traced.name.clone());
+            wanted.push(&traced.mapped.out);
+            names.push(format!("the log-determinant of {}", traced.name));
+            wanted.push(&traced.mapped.log_det);
+        }
+        let mut program = graph.compile_pure(gpu, params, &wanted)?;
+        let results = program.run(&[("x", Value::F32(x))])?;
+        results.check_finite(&names.iter().map(String::as_str).collect::<Vec<_>>())
+    }
+
+    /// The largest `|decode(encode(x)) - x|` over the batch `x` (row-major, of `shape` =
+    /// `[N, ..]`), in the units of `x`: how well the inverse holds after training. Errors:
+    /// those of a run, and a result that is not finite.
+    pub fn reconstruction_error(
+        &self,
+        gpu: &Gpu,
+        params: &Params,
+        x: &[f32],
+        shape: impl Into<Shape>,
+    ) -> Result<f32> {
+        let graph = Graph::new();
+        let input = graph.input("x", shape);
+        let cx = Context::eval();
+        let z = self.chain.forward(&input, &cx).out;
+        let error = self.chain.inverse(&z, &cx).out.sub(&input).abs();
+        let worst = error.max(&[], false);
+        let total = error.sum(&[], false);
+        let mut program = graph.compile_pure(gpu, params, &[&worst, &total])?;
+        let results = program.run(&[("x", Value::F32(x))])?;
+        // A maximum may pass over a NaN; a sum does not.
+        results.check_finite(&["the reconstruction's error", "the reconstruction's error"])?;
+        results.scalar(0)
+    }
+}
+
+/// Bits per dimension from log-densities in nats: `-log_prob / (dims ln 2) + log2(bins)`.
+///
+/// For data of `bins` levels that were scaled to width 1, as `(x + u) / bins` with
+/// uniform noise `u`; `bins` is 256 for 8-bit images. For a density in the units of the
+/// levels themselves `bins` is 1.
+#[track_caller]
+pub fn bits_per_dim(log_prob: &Tensor, dims: usize, bins: f32) -> Tensor {
+    let per_nat = -1.0 / (dims as f64 * std::f64::consts::LN_2);
+    log_prob.mul_scalar(per_nat as f32).add_scalar(bins.log2())
+}
