@@ -6,6 +6,7 @@ mod codes;
 mod families;
 mod flows;
 mod losses;
+mod matrices;
 mod tolerance;
 
 use std::collections::HashMap;
@@ -225,7 +226,7 @@ fn run_case(case: &VectorCase<'_>) -> Vec<String> {
         let allowed = if integer {
             0.0
         } else {
-            tolerance::float64(case) * scale + 1e-30
+            tolerance::float64(case) * scale + 1e-9 * tolerance::floor(case, &w.name)
         };
         compare(
             case,
@@ -340,4 +341,4 @@ macro_rules! families {
     )*};
 }
 
-families!(matmul, conv, pool, pointwise, reduce, norm, loss, vq, flow);
+families!(matmul, conv, pool, pointwise, reduce, norm, loss, vq, flow, linalg);

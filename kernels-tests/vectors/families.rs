@@ -3,7 +3,7 @@
 use flowgrad::Tensor;
 use flowgrad::ops::{Activation, ConvParams, ConvTransposeParams, PoolParams};
 
-use super::{Inputs, Outputs, VectorCase, codes, flows, losses};
+use super::{Inputs, Outputs, VectorCase, codes, flows, losses, matrices};
 
 /// Ops of these files that belong to later parts of the crate.
 pub fn is_later(op: &str) -> bool {
@@ -26,6 +26,7 @@ pub fn build(case: &VectorCase<'_>, x: &Inputs) -> Outputs {
         "norm" if case.op.starts_with("actnorm") => flows::actnorm(case, x),
         "norm" => norm(case, x),
         "loss" => losses::build(case, x),
+        "linalg" => matrices::build(case, x),
         "vq" => codes::build(case, x),
         "flow" => flows::build(case, x),
         other => panic!("family {other} is not known"),

@@ -1,0 +1,220 @@
+// a[perm, :] = L U with partial pivoting, for the columns first .. end of each matrix
+// [n, n]; L (unit diagonal not stored) and U take the matrix's place in m. Row k was
+// exchanged with row pivots[k]. signs and log_det are those of the determinant.
+// Panels of 8 columns: every invocation holds ROWS of their rows in registers, and
+// instead of moving rows each knows its row's position. Then the other columns are
+// permuted and solved (one invocation each) and updated (tiles of 4 x 4).
+// Grid: one workgroup of LANES per matrix. Caller: ops/lu.rs
+#import grid
+#import math
+
+struct Args {
+    batch: u32,
+    n: u32,
+    first: u32,
+    end: u32,
+}
+#args
+
+@group(0) @binding(0) var<storage, read_write> m: array<f32>;
+@group(0) @binding(1) var<storage, read_write> perm: array<u32>;
+@group(0) @binding(2) var<storage, read_write> pivots: array<u32>;
+@group(0) @binding(3) var<storage, read_write> signs: array<f32>;
+@group(0) @binding(4) var<storage, read_write> log_det: array<f32>;
+#if FIRST
+@group(0) @binding(5) var<storage, read> a: array<f32>;
+#endif
+
+const LANES = ${LANES}u;
+const GROUP = 16u;
+const GROUPS = (LANES + GROUP - 1u) / GROUP;
+
+// Of a pivot candidate the bits of its magnitude, and the complement of its position:
+// the largest key is the largest magnitude in the highest row.
+var<workgroup> keys: array<vec2u, LANES>;
+var<workgroup> best: array<vec2u, GROUPS>;
+var<workgroup> pivot_row: array<f32, 8>;
+
+fn larger(a: vec2u, b: vec2u) -> vec2u {
+    return select(a, b, b.x > a.x || (b.x == a.x && b.y > a.y));
+}
+
+@compute @workgroup_size(LANES)
+fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
+        @builtin(local_invocation_index) local: u32) {
+    let matrix = flat_group(group, groups);
+    if (matrix >= args.batch) {
+        return;
+    }
+    let n = args.n;
+    let base = matrix * n * n;
+    let row0 = matrix * n;
+    var negative = false;
+    // Once a pivot is zero, so is the determinant.
+    var singular = false;
+    var logs = 0.0;
+#if FIRST
+    for (var i = local; i < n * n; i += LANES) {
+        m[base + i] = a[base + i];
+    }
+    for (var i = local; i < n; i += LANES) {
+        perm[row0 + i] = i;
+    }
+    storageBarrier();
+#else
+    negative = signs[matrix] < 0.0;
+    singular = signs[matrix] == 0.0;
+    logs = log_det[matrix];
+#endif
+    for (var c0 = args.first; c0 < args.end; c0 += 8u) {
+        let width = min(8u, args.end - c0);
+#repeat r ROWS
+        let start${r} = c0 + local + ${r}u * LANES;
+        var place${r} = start${r};
+#repeat c 8
+        var x${r}_${c} = 0.0;
+        if (start${r} < n && ${c}u < width) {
+            x${r}_${c} = m[base + start${r} * n + c0 + ${c}u];
+        }
+#end
+#end
+#repeat t 8
+        var q${t} = c0 + ${t}u;
+        if (${t}u < width) {
+            let k = c0 + ${t}u;
+            var key = vec2u(0u);
+#repeat r ROWS
+            if (start${r} < n && place${r} >= k) {
+                key = larger(key, vec2u(bitcast<u32>(abs(x${r}_${t})), ~place${r}));
+            }
+#end
+            keys[local] = key;
+            workgroupBarrier();
+            if (local < GROUPS) {
+                for (var i = local * GROUP; i < min(local * GROUP + GROUP, LANES); i++) {
+                    key = larger(key, keys[i]);
+                }
+                best[local] = key;
+            }
+            workgroupBarrier();
+            for (var i = 0u; i < GROUPS; i++) {
+                key = larger(key, best[i]);
+            }
+            let q = ~key.y;
+            q${t} = q;
+#repeat r ROWS
+            if (start${r} < n && place${r} == q) {
+#repeat c 8-t
+                pivot_row[${t + c}u] = x${r}_${t + c};
+#end
+            }
+#end
+            workgroupBarrier();
+            // Pivots too small for a reciprocal count as zero; there is nothing to
+            // eliminate then.
+            let usable = key.x >= 0x00800000u;
+            let pivot = select(1.0, pivot_row[${t}u], usable);
+#repeat r ROWS
+            if (place${r} == q) {
+                place${r} = k;
+            } else if (place${r} == k) {
+                place${r} = q;
+            }
+            if (place${r} > k) {
+                x${r}_${t} = select(0.0, x${r}_${t} / pivot, usable);
+#repeat c 7-t
+                x${r}_${t + 1 + c} -= x${r}_${t} * pivot_row[${t + 1 + c}u];
+#end
+            }
+#end
+        }
+#end
+#repeat r ROWS
+#repeat c 8
+        if (start${r} < n && ${c}u < width) {
+            m[base + place${r} * n + c0 + ${c}u] = x${r}_${c};
+        }
+#end
+#end
+        storageBarrier();
+        if (local == 0u) {
+            for (var t = 0u; t < width; t++) {
+                let d = m[base + (c0 + t) * (n + 1u)];
+                negative = negative != (d < 0.0);
+                singular = singular || abs(d) < 1.1754944e-38;
+                logs += log_f32(abs(d));
+            }
+#repeat t 8
+            if (${t}u < width) {
+                let k = row0 + c0 + ${t}u;
+                pivots[k] = q${t};
+                negative = negative != (q${t} != c0 + ${t}u);
+                let moved = perm[row0 + q${t}];
+                perm[row0 + q${t}] = perm[k];
+                perm[k] = moved;
+            }
+#end
+        }
+        // The other columns: rows exchanged, and those right of the panel solved.
+        for (var j = args.first + local; j < args.end; j += LANES) {
+            if (j >= c0 && j < c0 + width) {
+                continue;
+            }
+            let column = base + j;
+#repeat t 8
+            if (q${t} != c0 + ${t}u) {
+                let held = m[column + q${t} * n];
+                m[column + q${t} * n] = m[column + (c0 + ${t}u) * n];
+                m[column + (c0 + ${t}u) * n] = held;
+            }
+#end
+            if (j > c0) {
+                let corner = base + c0 * n + c0;
+#repeat t 8
+                var y${t} = m[column + (c0 + ${t}u) * n];
+#repeat s t
+                y${t} -= m[corner + ${t}u * n + ${s}u] * y${s};
+#end
+                m[column + (c0 + ${t}u) * n] = y${t};
+#end
+            }
+        }
+        storageBarrier();
+        // What is past the edge repeats the last row or column; it is not stored.
+        let next = c0 + 8u;
+        if (next < args.end) {
+            let across = (args.end - next + 3u) / 4u;
+            let tiles = across * ((n - next + 3u) / 4u);
+            for (var tile = local; tile < tiles; tile += LANES) {
+                let i = next + (tile / across) * 4u;
+                let j = next + (tile % across) * 4u;
+#repeat r 4
+                let row${r} = base + min(i + ${r}u, n - 1u) * n;
+                let col${r} = min(j + ${r}u, args.end - 1u);
+#end
+#repeat r 4
+                var sum${r} = vec4f(m[row${r} + col0], m[row${r} + col1], m[row${r} + col2], m[row${r} + col3]);
+#end
+#repeat s 8
+                let from${s} = base + (c0 + ${s}u) * n;
+                let u${s} = vec4f(m[from${s} + col0], m[from${s} + col1], m[from${s} + col2], m[from${s} + col3]);
+#repeat r 4
+                sum${r} -= m[row${r} + c0 + ${s}u] * u${s};
+#end
+#end
+#repeat r 4
+#repeat c 4
+                if (i + ${r}u < n && j + ${c}u < args.end) {
+                    m[row${r} + col${c}] = sum${r}[${c}];
+                }
+#end
+#end
+            }
+            storageBarrier();
+        }
+    }
+    if (local == 0u) {
+        signs[matrix] = select(select(1.0, -1.0, negative), 0.0, singular);
+        log_det[matrix] = select(logs, from_bits(0xff800000u), singular);
+    }
+}

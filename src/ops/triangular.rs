@@ -1,0 +1,284 @@
+//! Triangular systems, and triangles of matrices.
+
+use super::reduce::expect_f32;
+use crate::device::DeviceClass;
+use crate::graph::{Array, Lower, Op, Slot, Spec, Tensor, Vjp};
+use crate::{Error, Result, Shape};
+
+const SHADER: &str = include_str!("../../shaders/triangular.wgsl");
+/// Invocations of a workgroup, see the shader.
+const LANES: usize = 64;
+
+/// Which triangle of a matrix is meant, and how it enters a system of equations.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Triangular {
+    /// The upper triangle rather than the lower one.
+    pub upper: bool,
+    /// The transpose of that triangle is the system's matrix.
+    pub transpose: bool,
+    /// The diagonal is all ones, whatever stands there.
+    pub unit_diagonal: bool,
+}
+
+impl Triangular {
+    /// The lower triangle with its diagonal.
+    pub fn lower() -> Self {
+        Triangular {
+            upper: false,
+            transpose: false,
+            unit_diagonal: false,
+        }
+    }
+
+    /// The upper triangle with its diagonal.
+    pub fn upper() -> Self {
+        Triangular {
+            upper: true,
+            ..Triangular::lower()
+        }
+    }
+
+    /// The same with ones for its diagonal.
+    pub fn unit(self) -> Self {
+        Triangular {
+            unit_diagonal: true,
+            ..self
+        }
+    }
+
+    /// The transpose of the same triangle.
+    pub fn transposed(self) -> Self {
+        Triangular {
+            transpose: !self.transpose,
+            ..self
+        }
+    }
+}
+
+/// The rows of the square matrices `[.., n, n]`, or what is wrong with the shape.
+pub(crate) fn square(op: &str, shape: &Shape) -> Result<usize> {
+    match shape.dims() {
+        [.., rows, columns] if rows == columns => Ok(*rows),
+        _ => Err(Error::shape(
+            op,
+            format!("square matrices [.., n, n] are expected, got {shape:?}"),
+        )),
+    }
+}
+
+/// `op(T) x = b` with `T` the triangle `kind` of input 0 `[n, n]` (for all of the batch) or
+/// `[.., n, n]`, and `b` input 1 `[.., n, columns]`.
+#[derive(Debug)]
+struct SolveTriangular {
+    kind: Triangular,
+    /// All of `x` where the diagonal has a zero.
+    singular: f32,
+}
+
+impl SolveTriangular {
+    fn check(&self, t: &Shape, b: &Shape) -> Result<()> {
+        let n = square(self.name(), t)?;
+        let fits = match b.dims() {
+            [batch @ .., rows, _] => {
+                let lead = &t.dims()[..t.rank() - 2];
+                *rows == n && (lead == batch || lead.is_empty())
+            }
+            _ => false,
+        };
+        match fits {
+            true => Ok(()),
+            false => Err(Error::shape(
+                self.name(),
+                format!("a system of {t:?} takes right sides [.., {n}, m], got {b:?}"),
+            )),
+        }
+    }
+}
+
+impl Op for SolveTriangular {
+    fn name(&self) -> &'static str {
+        "solve_triangular"
+    }
+
+    fn infer(&self, inputs: &[&Spec]) -> Result<Vec<Spec>> {
+        expect_f32(self.name(), inputs)?;
+        self.check(&inputs[0].shape, &inputs[1].shape)?;
+        Ok(vec![inputs[1].clone()])
+    }
+
+    fn reference(&self, inputs: &[&Array]) -> Result<Vec<Array>> {
+        let (t, b) = (inputs[0], inputs[1]);
+        let n = square(self.name(), &t.shape)?;
+        let columns = b.numel() / b.shape.dims()[..b.shape.rank() - 1].iter().product::<usize>();
+        let kind = self.kind;
+        let mut x = b.data.clone();
+        for (matrix, x) in x.chunks_mut(n * columns).enumerate() {
+            let t = &t.data[matrix * n * n % t.numel()..][..n * n];
+            let down = kind.upper == kind.transpose;
+            let at = |i: usize, j: usize| match kind.transpose {
+                true => t[j * n + i],
+                false => t[i * n + j],
+            };
+            let diagonal = |i: usize| if kind.unit_diagonal { 1.0 } else { at(i, i) };
+            for j in 0..columns {
+                for step in 0..n {
+                    let i = if down { step } else { n - 1 - step };
+                    let known = if down { 0..i } else { i + 1..n };
+                    let sum: f64 = known.map(|k| at(i, k) * x[k * columns + j]).sum();
+                    x[i * columns + j] = (x[i * columns + j] - sum) / diagonal(i);
+                }
+            }
+            if (0..n).any(|i| diagonal(i) == 0.0) {
+                x.fill(self.singular as f64);
+            }
+        }
+        Ok(vec![Array::new(&b.shape, x)?])
+    }
+
+    /// `db = op(T)^-T dx`, `dT = -tri(db x^T)` (its transpose where `op` transposes).
+    fn vjp(&self, cx: &mut Vjp<'_>) -> Result<()> {
+        let (t, x) = (cx.input(0).clone(), cx.output(0).clone());
+        let db = t.solve_masked(&cx.grad(0), self.kind.transposed());
+        if cx.needs(0) {
+            let x = super::linalg::finite(&x);
+            let product = match self.kind.transpose {
+                true => x.matmul_with(&db, false, true),
+                false => db.matmul_with(&x, false, true),
+            };
+            let off = self.kind.unit_diagonal as isize;
+            let triangle = match self.kind.upper {
+                true => product.triu(off),
+                false => product.tril(-off),
+            };
+            cx.set(0, triangle.neg().sum_to(t.shape()));
+        }
+        if cx.needs(1) {
+            cx.set(1, db);
+        }
+        Ok(())
+    }
+
+    fn lower(&self, cx: &mut Lower<'_>) -> Result<()> {
+        let (t, b) = (cx.input(0).shape.clone(), cx.input(1).shape.clone());
+        let n = square(self.name(), &t)?;
+        let columns = b.dims()[b.rank() - 1];
+        let batch = b.numel() / (n * columns);
+        let kind = self.kind;
+        // Columns per workgroup: few on software adapters, which have few cores to keep
+        // busy but lose no memory accesses to narrow rows.
+        let most = match cx.device().class {
+            DeviceClass::Software => 16,
+            _ => 32,
+        };
+        let share = columns.next_multiple_of(4).min(most);
+        let shares = columns.div_ceil(share);
+        let (down, right) = if kind.transpose { (1, n) } else { (n, 1) };
+        let forwards = kind.upper == kind.transpose;
+        let sign = if forwards { 1 } else { -1 };
+        let (down, right) = (sign * down as isize, sign * right as isize);
+        let (first, corner) = match forwards {
+            true => (0, 0),
+            false => (n - 1, n * n - 1),
+        };
+        let tiles = share.div_ceil(4) * n.div_ceil(4);
+        let rounds = n.div_ceil(8) * (1 + tiles.div_ceil(LANES)) + n;
+        cx.kernel("triangular", SHADER)
+            .arg(batch)
+            .arg(n)
+            .arg(columns)
+            .arg(share)
+            .arg(if t.rank() == 2 { 0 } else { n * n })
+            .arg(corner)
+            .arg_i32(down)
+            .arg_i32(right)
+            .arg(first)
+            .arg_i32(sign)
+            .arg(kind.unit_diagonal as usize)
+            .arg_f32(self.singular)
+            .read(Slot::In(0))
+            .read(Slot::In(1))
+            .write(Slot::Out(0))
+            .flops(batch * n * n * columns)
+            .trips((n * share).div_ceil(LANES) + rounds)
+            .flat_groups(batch * shares)
+    }
+}
+
+impl Tensor {
+    /// `x` with `op(T) x = b`: `T` is the triangle `kind` of this matrix `[n, n]` or stack
+    /// of matrices `[.., n, n]`, `b` is `[.., n, m]` with the same leading axes (any, for a
+    /// single matrix). What stands outside the triangle is ignored.
+    ///
+    /// Where the diagonal has a zero (a magnitude below 1.2e-38), all of that system's
+    /// `x` is infinite, so that [`crate::Outputs::check_finite`] finds it, and its
+    /// gradients are zero. Errors: shapes that do not fit.
+    #[track_caller]
+    pub fn solve_triangular(&self, b: &Tensor, kind: Triangular) -> Tensor {
+        let op = SolveTriangular {
+            kind,
+            singular: f32::INFINITY,
+        };
+        self.graph().push1(op, &[self, b])
+    }
+
+    /// The same, but zeros where the diagonal has a zero: for gradients.
+    #[track_caller]
+    pub(crate) fn solve_masked(&self, b: &Tensor, kind: Triangular) -> Tensor {
+        let op = SolveTriangular {
+            kind,
+            singular: 0.0,
+        };
+        self.graph().push1(op, &[self, b])
+    }
+
+    /// This `[.., rows, columns]` with zeros above its `k`th diagonal (0 the main one, -1
+    /// the one below).
+    #[track_caller]
+    pub fn tril(&self, k: isize) -> Tensor {
+        self.triangle(k, false)
+    }
+
+    /// This `[.., rows, columns]` with zeros below its `k`th diagonal.
+    #[track_caller]
+    pub fn triu(&self, k: isize) -> Tensor {
+        self.triangle(k, true)
+    }
+
+    /// Selected, not multiplied: what is dropped may be infinite.
+    #[track_caller]
+    fn triangle(&self, k: isize, upper: bool) -> Tensor {
+        if self.shape().rank() < 2 {
+            let error = Error::shape(
+                if upper { "triu" } else { "tril" },
+                format!("matrices [.., rows, columns] are expected, got {:?}", self.shape()),
+            );
+            return self.graph().poisoned(self.check().err().unwrap_or(error));
+        }
+        let (rows, columns) = self.row_and_column(k);
+        let keep = match upper {
+            true => rows.less_equal(&columns),
+            false => columns.less_equal(&rows),
+        };
+        keep.select(self, &self.zeros_like())
+    }
+
+    /// The row numbers plus `k` `[rows, 1]` and the column numbers `[columns]`.
+    #[track_caller]
+    fn row_and_column(&self, k: isize) -> (Tensor, Tensor) {
+        let (rows, columns) = (self.dim(-2), self.dim(-1));
+        let from = |first: isize, count: usize| -> Vec<f32> {
+            (0..count).map(|i| (first + i as isize) as f32).collect()
+        };
+        (
+            self.graph().constant([rows, 1], &from(k, rows)),
+            self.graph().constant([columns], &from(0, columns)),
+        )
+    }
+
+    /// The strictly lower triangle of `[.., n, n]` with ones on the diagonal.
+    #[track_caller]
+    pub(crate) fn unit_lower(&self) -> Tensor {
+        let (rows, columns) = self.row_and_column(0);
+        rows.equal(&columns).select(&self.ones_like(), &self.tril(-1))
+    }
+}
