@@ -10,6 +10,7 @@ mod exec;
 mod flow;
 mod flow_support;
 mod gather;
+mod linalg;
 mod matmul;
 mod nn;
 mod norm;

@@ -341,4 +341,6 @@ macro_rules! families {
     )*};
 }
 
-families!(matmul, conv, pool, pointwise, reduce, norm, loss, vq, flow, linalg);
+families!(
+    matmul, conv, pool, pointwise, reduce, norm, loss, vq, flow, linalg
+);

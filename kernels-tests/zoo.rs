@@ -16,6 +16,7 @@ fn images(shape: [usize; 4]) -> Data {
 pub fn zoo() -> Vec<Case> {
     let mut cases = Vec::new();
     products(&mut cases);
+    matrices(&mut cases);
     convolutions(&mut cases);
     pools(&mut cases);
     reductions(&mut cases);
@@ -66,6 +67,26 @@ fn products(cases: &mut Vec<Case>) {
         |_, x| vec![x[0].matmul(&x[1])],
         true,
     ));
+}
+
+fn matrices(cases: &mut Vec<Case>) {
+    for n in [5, 20, 131, 164] {
+        cases.push(build_case(
+            &format!("matrices {n}"),
+            &[Data::f32([2, n, n], 1)],
+            |_, x| {
+                let f = x[0].lu();
+                vec![
+                    x[0].inverse(),
+                    f.lu,
+                    f.pivots,
+                    f.sign.stop_gradient(),
+                    f.log_det,
+                ]
+            },
+            true,
+        ));
+    }
 }
 
 fn convolutions(cases: &mut Vec<Case>) {

@@ -34,6 +34,7 @@ const GROUPS = (LANES + GROUP - 1u) / GROUP;
 var<workgroup> keys: array<vec2u, LANES>;
 var<workgroup> best: array<vec2u, GROUPS>;
 var<workgroup> pivot_row: array<f32, 8>;
+var<workgroup> swaps: array<u32, 8>;
 
 fn larger(a: vec2u, b: vec2u) -> vec2u {
     return select(a, b, b.x > a.x || (b.x == a.x && b.y > a.y));
@@ -68,6 +69,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
 #endif
     for (var c0 = args.first; c0 < args.end; c0 += 8u) {
         let width = min(8u, args.end - c0);
+        // Column t of the panel stands in register 0 at step t, and rotates to the last.
 #repeat r ROWS
         let start${r} = c0 + local + ${r}u * LANES;
         var place${r} = start${r};
@@ -78,14 +80,12 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
         }
 #end
 #end
-#repeat t 8
-        var q${t} = c0 + ${t}u;
-        if (${t}u < width) {
-            let k = c0 + ${t}u;
+        for (var t = 0u; t < width; t++) {
+            let k = c0 + t;
             var key = vec2u(0u);
 #repeat r ROWS
             if (start${r} < n && place${r} >= k) {
-                key = larger(key, vec2u(bitcast<u32>(abs(x${r}_${t})), ~place${r}));
+                key = larger(key, vec2u(bitcast<u32>(abs(x${r}_0)), ~place${r}));
             }
 #end
             keys[local] = key;
@@ -101,11 +101,14 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
                 key = larger(key, best[i]);
             }
             let q = ~key.y;
-            q${t} = q;
+            if (local == 0u) {
+                swaps[t] = q;
+            }
 #repeat r ROWS
             if (start${r} < n && place${r} == q) {
-#repeat c 8-t
-                pivot_row[${t + c}u] = x${r}_${t + c};
+                // Columns that are done take no part any more.
+#repeat c 8
+                pivot_row[${c}u] = select(0.0, x${r}_${c}, ${c}u + t < 8u);
 #end
             }
 #end
@@ -113,47 +116,50 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
             // Pivots too small for a reciprocal count as zero; there is nothing to
             // eliminate then.
             let usable = key.x >= 0x00800000u;
-            let pivot = select(1.0, pivot_row[${t}u], usable);
+            let pivot = select(1.0, pivot_row[0], usable);
+#repeat c 7
+            let p${c + 1} = pivot_row[${c + 1}u];
+#end
 #repeat r ROWS
             if (place${r} == q) {
                 place${r} = k;
             } else if (place${r} == k) {
                 place${r} = q;
             }
-            if (place${r} > k) {
-                x${r}_${t} = select(0.0, x${r}_${t} / pivot, usable);
-#repeat c 7-t
-                x${r}_${t + 1 + c} -= x${r}_${t} * pivot_row[${t + 1 + c}u];
+            let below${r} = place${r} > k;
+            let factor${r} = select(0.0, x${r}_0 / pivot, usable && below${r});
+            let done${r} = select(x${r}_0, factor${r}, below${r});
+#repeat c 7
+            x${r}_${c} = x${r}_${c + 1} - factor${r} * p${c + 1};
 #end
-            }
+            x${r}_7 = done${r};
 #end
         }
-#end
 #repeat r ROWS
 #repeat c 8
-        if (start${r} < n && ${c}u < width) {
-            m[base + place${r} * n + c0 + ${c}u] = x${r}_${c};
+        {
+            let column = (${c}u + width) % 8u;
+            if (start${r} < n && column < width) {
+                m[base + place${r} * n + c0 + column] = x${r}_${c};
+            }
         }
 #end
 #end
+        workgroupBarrier();
         storageBarrier();
         if (local == 0u) {
             for (var t = 0u; t < width; t++) {
-                let d = m[base + (c0 + t) * (n + 1u)];
-                negative = negative != (d < 0.0);
+                let k = c0 + t;
+                let q = swaps[t];
+                let d = m[base + k * (n + 1u)];
+                negative = (negative != (d < 0.0)) != (q != k);
                 singular = singular || abs(d) < 1.1754944e-38;
                 logs += log_f32(abs(d));
+                pivots[row0 + k] = q;
+                let moved = perm[row0 + q];
+                perm[row0 + q] = perm[row0 + k];
+                perm[row0 + k] = moved;
             }
-#repeat t 8
-            if (${t}u < width) {
-                let k = row0 + c0 + ${t}u;
-                pivots[k] = q${t};
-                negative = negative != (q${t} != c0 + ${t}u);
-                let moved = perm[row0 + q${t}];
-                perm[row0 + q${t}] = perm[k];
-                perm[k] = moved;
-            }
-#end
         }
         // The other columns: rows exchanged, and those right of the panel solved.
         for (var j = args.first + local; j < args.end; j += LANES) {
@@ -161,13 +167,14 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
                 continue;
             }
             let column = base + j;
-#repeat t 8
-            if (q${t} != c0 + ${t}u) {
-                let held = m[column + q${t} * n];
-                m[column + q${t} * n] = m[column + (c0 + ${t}u) * n];
-                m[column + (c0 + ${t}u) * n] = held;
+            for (var t = 0u; t < width; t++) {
+                let q = swaps[t];
+                if (q != c0 + t) {
+                    let held = m[column + q * n];
+                    m[column + q * n] = m[column + (c0 + t) * n];
+                    m[column + (c0 + t) * n] = held;
+                }
             }
-#end
             if (j > c0) {
                 let corner = base + c0 * n + c0;
 #repeat t 8
@@ -195,13 +202,13 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
 #repeat r 4
                 var sum${r} = vec4f(m[row${r} + col0], m[row${r} + col1], m[row${r} + col2], m[row${r} + col3]);
 #end
-#repeat s 8
-                let from${s} = base + (c0 + ${s}u) * n;
-                let u${s} = vec4f(m[from${s} + col0], m[from${s} + col1], m[from${s} + col2], m[from${s} + col3]);
+                for (var k = c0; k < next; k++) {
+                    let line = base + k * n;
+                    let u = vec4f(m[line + col0], m[line + col1], m[line + col2], m[line + col3]);
 #repeat r 4
-                sum${r} -= m[row${r} + c0 + ${s}u] * u${s};
+                    sum${r} -= m[row${r} + k] * u;
 #end
-#end
+                }
 #repeat r 4
 #repeat c 4
                 if (i + ${r}u < n && j + ${c}u < args.end) {

@@ -88,16 +88,16 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
 #repeat r 4
                 let i${r} = min(i + ${r}u, n - 1u);
                 let row${r} = i${r} * step;
-                let t${r} = corner + i${r} * args.down + k * args.right;
+                let t${r} = corner + i${r} * args.down;
                 var sum${r} = vec4f(x[col0 + row${r}], x[col1 + row${r}], x[col2 + row${r}], x[col3 + row${r}]);
 #end
-#repeat s 8
-                let from${s} = (k + ${s}u) * step;
-                let y${s} = vec4f(x[col0 + from${s}], x[col1 + from${s}], x[col2 + from${s}], x[col3 + from${s}]);
+                for (var s = k; s < next; s++) {
+                    let line = s * step;
+                    let y = vec4f(x[col0 + line], x[col1 + line], x[col2 + line], x[col3 + line]);
 #repeat r 4
-                sum${r} -= t[t${r} + ${s}u * args.right] * y${s};
+                    sum${r} -= t[t${r} + s * args.right] * y;
 #end
-#end
+                }
 #repeat r 4
 #repeat c 4
                 if (i + ${r}u < n && j + ${c}u < j1) {

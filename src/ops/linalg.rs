@@ -7,7 +7,7 @@ use crate::Tensor;
 /// where a pivot is zero.
 #[track_caller]
 pub(crate) fn lu_inverse(lu: &Tensor, perm: &Tensor) -> Tensor {
-    let p = perm.one_hot(lu.dim(-1));
+    let p = perm.stop_gradient().one_hot(lu.dim(-1));
     let y = lu.solve_triangular(&p, Triangular::lower().unit());
     lu.solve_triangular(&y, Triangular::upper())
 }
@@ -16,7 +16,8 @@ pub(crate) fn lu_inverse(lu: &Tensor, perm: &Tensor) -> Tensor {
 #[track_caller]
 pub(crate) fn finite(x: &Tensor) -> Tensor {
     let limit = x.full_like(f32::MAX);
-    x.abs().less_equal(&limit).select(x, &x.zeros_like())
+    let holds = x.abs().less_equal(&limit).stop_gradient();
+    holds.select(x, &x.zeros_like())
 }
 
 impl Tensor {
@@ -37,7 +38,10 @@ impl Tensor {
     /// [`crate::Outputs::check_finite`] finds it, and its gradients are zero.
     #[track_caller]
     pub fn inverse(&self) -> Tensor {
-        if let Err(error) = self.check().and_then(|()| square("inverse", self.shape()).map(|_| ())) {
+        if let Err(error) = self
+            .check()
+            .and_then(|()| square("inverse", self.shape()).map(|_| ()))
+        {
             return self.graph().poisoned(error);
         }
         let factors = self.lu();

@@ -144,7 +144,11 @@ impl Op for Lu {
             let flat = left.transpose(-1, -2);
             let grad = lu.solve_masked(&flat, Triangular::upper());
             // Row k belongs to row perm[k] of the matrix: P^T dA'.
-            total = Some(perm.one_hot(n).matmul_with(&grad, true, true));
+            total = Some(
+                perm.stop_gradient()
+                    .one_hot(n)
+                    .matmul_with(&grad, true, true),
+            );
         }
         if let Some(grad) = cx.grad_if_any(4) {
             let inverse = super::linalg::finite(&super::linalg::lu_inverse(&lu, &perm));
@@ -267,7 +271,8 @@ impl LuFactors {
     /// The permutation matrix `P` with `a = P L U`, `[.., n, n]`.
     #[track_caller]
     pub fn p(&self) -> Tensor {
-        self.perm.one_hot(self.lu.dim(-1)).transpose(-1, -2)
+        let perm = self.perm.stop_gradient();
+        perm.one_hot(self.lu.dim(-1)).transpose(-1, -2)
     }
 
     /// The unit lower triangle `L`, `[.., n, n]`.

@@ -109,7 +109,10 @@ impl Op for SolveTriangular {
     fn reference(&self, inputs: &[&Array]) -> Result<Vec<Array>> {
         let (t, b) = (inputs[0], inputs[1]);
         let n = square(self.name(), &t.shape)?;
-        let columns = b.numel() / b.shape.dims()[..b.shape.rank() - 1].iter().product::<usize>();
+        let columns = b.numel()
+            / b.shape.dims()[..b.shape.rank() - 1]
+                .iter()
+                .product::<usize>();
         let kind = self.kind;
         let mut x = b.data.clone();
         for (matrix, x) in x.chunks_mut(n * columns).enumerate() {
@@ -250,7 +253,10 @@ impl Tensor {
         if self.shape().rank() < 2 {
             let error = Error::shape(
                 if upper { "triu" } else { "tril" },
-                format!("matrices [.., rows, columns] are expected, got {:?}", self.shape()),
+                format!(
+                    "matrices [.., rows, columns] are expected, got {:?}",
+                    self.shape()
+                ),
             );
             return self.graph().poisoned(self.check().err().unwrap_or(error));
         }
@@ -279,6 +285,7 @@ impl Tensor {
     #[track_caller]
     pub(crate) fn unit_lower(&self) -> Tensor {
         let (rows, columns) = self.row_and_column(0);
-        rows.equal(&columns).select(&self.ones_like(), &self.tril(-1))
+        rows.equal(&columns)
+            .select(&self.ones_like(), &self.tril(-1))
     }
 }
