@@ -1,7 +1,8 @@
 // y[n] = the lowest k that minimises |e_k|^2 / 2 - x_n . e_k, as codebook_nearest does
 //   x [N, D], e [K, D], norms [K] = |e|^2 / 2, y [N]; width counts VEC-vectors of D
-// One subgroup of LANES takes ROWS rows of x; each lane has a code of its own. A row's
-// values are loaded by one lane and shuffled to all: LOADS + 1 loads serve ROWS products.
+// One subgroup of LANES takes ROWS rows of x; each lane has CODES codes of its own. A row's
+// values are loaded by one lane and shuffled to all: LOADS + CODES loads serve ROWS * CODES
+// products of every lane.
 // In the end the lanes' minima are merged, the lower index first where they are equal.
 // With SPLIT the parts of the codebook leave theirs in best and index [parts, N] for
 // codebook_merge.
@@ -14,7 +15,7 @@ struct Args {
     codes: u32,
     width: u32,
     tiles: u32,
-    // Codes per part, a multiple of LANES.
+    // Codes per part, a multiple of CODES * LANES.
     part: u32,
     parts: u32,
 }
@@ -53,32 +54,47 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
     var low${r} = 3.4028235e38;
     var at${r} = first;
 #end
-    for (var k = first; k < end; k += ${LANES}u) {
-        let code = min(k + lane, args.codes - 1u);
-        let at = code * args.width;
+    for (var k = first; k < end; k += ${CODES * LANES}u) {
+        // Codes past the edge repeat the last one, which then is not below itself.
+#repeat c CODES
+        let code${c} = min(k + ${c * LANES}u + lane, args.codes - 1u);
+        let e${c} = code${c} * args.width;
 #repeat r ROWS
-        var sum${r} = 0.0;
+        var sum${r}_${c} = 0.0;
+#end
 #end
         for (var d = 0u; d < args.width; d++) {
-            let ev = e[at + d];
+#repeat c CODES
+            let ev${c} = e[e${c} + d];
+#end
 #repeat i LOADS
             let row${i} = x[x${i} + d];
 #end
 #repeat r ROWS
 #if VEC == 4
-            sum${r} += dot(subgroupShuffle(row${r / LANES}, ${r % LANES}u), ev);
+#repeat j 4
+            let x${r}_${j} = subgroupShuffle(row${r / LANES}[${j}], ${r % LANES}u);
+#end
+#repeat c CODES
+            sum${r}_${c} += x${r}_0 * ev${c}.x + x${r}_1 * ev${c}.y + x${r}_2 * ev${c}.z + x${r}_3 * ev${c}.w;
+#end
 #else
-            sum${r} += subgroupShuffle(row${r / LANES}, ${r % LANES}u) * ev;
+            let v${r} = subgroupShuffle(row${r / LANES}, ${r % LANES}u);
+#repeat c CODES
+            sum${r}_${c} += v${r} * ev${c};
+#end
 #endif
 #end
         }
-        let norm = norms[code];
+#repeat c CODES
+        let norm${c} = norms[code${c}];
 #repeat r ROWS
-        let gap${r} = norm - sum${r};
-        if (gap${r} < low${r}) {
-            low${r} = gap${r};
-            at${r} = code;
+        let gap${r}_${c} = norm${c} - sum${r}_${c};
+        if (gap${r}_${c} < low${r}) {
+            low${r} = gap${r}_${c};
+            at${r} = code${c};
         }
+#end
 #end
     }
     for (var mask = 1u; mask < ${LANES}u; mask *= 2u) {

@@ -1,8 +1,10 @@
 // y[b] = act(op(a[b]) @ op(b[b]) + bias)
-//   a [batch, m, k] (or [k, m]), b [batch, k, n] (or [n, k]), bias [n], y [batch, m, n]
+//   a [batch, m, k] (or [k, m]), b [batch, k, n] (or [n, k]), y [batch, m, n],
+//   bias [n] with BIAS = 1, [m] with BIAS = 2
 // One invocation computes a tile of TM rows by 4 columns in registers; no
 // workgroup memory, so it suits software adapters and small problems.
-// Grid: flat, x over column tiles, then row tiles, then batch. Caller: ops/matmul.rs
+// Grid: flat, x over column tiles, then row tiles, then batch. Caller: ops/matmul.rs,
+// for 1x1 convolutions ops/conv.rs and ops/conv_input.rs
 #import grid
 #import activation
 
@@ -73,13 +75,17 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
 #end
     }
     var shift = vec4f();
-#if BIAS
+#if BIAS == 1
     let last = args.n - 1u;
     shift = vec4f(bias[n0], bias[min(n0 + 1u, last)], bias[min(n0 + 2u, last)], bias[min(n0 + 3u, last)]);
 #endif
 #repeat i TM
     if (m0 + ${i}u < args.m) {
+#if BIAS == 2
+        let out = act4(acc${i} + bias[m0 + ${i}u]);
+#else
         let out = act4(acc${i} + shift);
+#endif
         let at = (batch * args.m + m0 + ${i}u) * args.n + n0;
         y[at] = out.x;
         if (n0 + 1u < args.n) { y[at + 1u] = out.y; }

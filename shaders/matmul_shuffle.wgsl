@@ -22,7 +22,11 @@ struct Args {
 @group(0) @binding(0) var<storage, read> a: array<vec4f>;
 @group(0) @binding(1) var<storage, read> b: array<vec4f>;
 #if BIAS
+#if BIAS == 1
 @group(0) @binding(2) var<storage, read> bias: array<vec4f>;
+#else
+@group(0) @binding(2) var<storage, read> bias: array<f32>;
+#endif
 @group(0) @binding(3) var<storage, read_write> y: array<vec4f>;
 #else
 @group(0) @binding(2) var<storage, read_write> y: array<vec4f>;
@@ -113,12 +117,16 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
         return;
     }
     var shift = vec4f();
-#if BIAS
+#if BIAS == 1
     shift = bias[n0];
 #endif
 #repeat r TM
     if (m0 + ${r}u < args.m) {
+#if BIAS == 2
+        y[(batch * args.m + m0 + ${r}u) * n4 + n0] = act4(sum${r} + bias[m0 + ${r}u]);
+#else
         y[(batch * args.m + m0 + ${r}u) * n4 + n0] = act4(sum${r} + shift);
+#endif
     }
 #end
 }

@@ -20,13 +20,14 @@ struct Tiling {
 }
 
 impl Tiling {
-    fn new(cx: &Lower<'_>, rows: usize) -> Self {
+    fn new(cx: &Lower<'_>, rows: usize, codes: usize) -> Self {
         match cx.device().subgroup_size {
             // Below 16 rows there is too little to share.
             Some(lanes @ (4 | 8 | 16 | 32 | 64)) if rows >= 16 => Tiling {
                 lanes: lanes as usize,
                 rows: if rows >= 32 { 32 } else { 16 },
-                codes: lanes as usize,
+                // More codes make more of every row that is read.
+                codes: lanes as usize * (codes / lanes as usize).clamp(1, 4),
             },
             _ => Tiling {
                 lanes: 1,
@@ -98,7 +99,7 @@ impl Op for CodebookNearest {
             .threads(codes, 64)?;
 
         let vec = if width.is_multiple_of(4) { 4 } else { 1 };
-        let tiling = Tiling::new(cx, rows);
+        let tiling = Tiling::new(cx, rows, codes);
         let tiles = rows.div_ceil(tiling.rows);
         // One step takes a few codes through `width / vec` iterations, and one more
         // for the outer loop. Half of the budget leaves room for the driver's own loops.
@@ -134,8 +135,9 @@ impl Op for CodebookNearest {
                 .define("CODES", tiling.codes),
             lanes => cx
                 .kernel("codebook_subgroup", SUBGROUP)
-                .variant(format!("subgroup {}x{lanes} vec{vec}", tiling.rows))
+                .variant(format!("subgroup {}x{} vec{vec}", tiling.rows, tiling.codes))
                 .define("LANES", lanes)
+                .define("CODES", tiling.codes / lanes)
                 .define("LOADS", tiling.rows.div_ceil(lanes)),
         };
         kernel = kernel

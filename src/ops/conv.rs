@@ -10,7 +10,8 @@ use super::conv_direct::Direct;
 use super::conv_input::ConvInput;
 use super::conv_packed;
 use super::conv_weight::ConvWeight;
-use crate::graph::{Array, Lower, Op, Spec, Tensor, Vjp};
+use super::matmul::{Bias, Product};
+use crate::graph::{Array, Lower, Op, Slot, Spec, Tensor, Vjp};
 use crate::{DType, Error, Result, Shape};
 
 /// Parameters of [`Tensor::conv2d`].
@@ -274,6 +275,9 @@ impl Op for Conv {
         let mut d = self.dims(cx.input(0), cx.input(1))?;
         let mut window = self.window;
         if d.is_pointwise(&window) {
+            if let Some(product) = self.product(cx, &d) {
+                return product.lower(cx);
+            }
             // Rows mean nothing to a 1x1 convolution: as one long row, tiles of
             // neighbouring pixels have no ragged end in every row.
             (d.input, d.output) = ([1, d.input[0] * d.input[1]], [1, d.output[0] * d.output[1]]);
@@ -317,6 +321,26 @@ impl Dims {
 }
 
 impl Conv {
+    /// A 1x1 convolution as the product of its weight and every sample, where the
+    /// adapter's kernel for products shares its reads.
+    fn product(&self, cx: &Lower<'_>, d: &Dims) -> Option<Product> {
+        let pixels = d.input[0] * d.input[1];
+        let product = Product {
+            batch: d.n,
+            m: d.o,
+            n: pixels,
+            k: d.c,
+            a: (Slot::In(1), 0, false),
+            b: (Slot::In(0), d.c * pixels, false),
+            bias: match cx.inputs() {
+                2 => Bias::None,
+                _ => Bias::Rows(Slot::In(2)),
+            },
+            activation: self.activation,
+        };
+        (d.c == d.cg && product.shuffled(cx.device()).is_some()).then_some(product)
+    }
+
     /// The same window applied to `x`, without bias and activation.
     #[track_caller]
     pub fn plain(window: Window, x: &Tensor, weight: &Tensor) -> Tensor {

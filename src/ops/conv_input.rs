@@ -6,7 +6,8 @@ use super::conv::{Conv, Dims, Window, check_bias, epilogue, four};
 use super::conv_direct::Direct;
 use super::conv_packed;
 use super::conv_weight::ConvWeight;
-use crate::graph::{Array, Lower, Op, Spec, Tensor, Vjp};
+use super::matmul::{Bias, Product};
+use crate::graph::{Array, Lower, Op, Slot, Spec, Tensor, Vjp};
 use crate::{Error, Result, Shape};
 
 /// `x = act(transpose(conv)(y, weight) + bias)`: inputs `y [N, O, P, Q]`, `weight
@@ -101,6 +102,9 @@ impl Op for ConvInput {
     fn lower(&self, cx: &mut Lower<'_>) -> Result<()> {
         let mut d = self.dims(cx.input(0), cx.input(1))?;
         if d.is_pointwise(&self.window) {
+            if let Some(product) = self.product(cx, &d) {
+                return product.lower(cx);
+            }
             (d.input, d.output) = ([1, d.input[0] * d.input[1]], [1, d.output[0] * d.output[1]]);
         }
         let taps = d.kernel[0] * d.kernel[1];
@@ -135,6 +139,28 @@ impl Op for ConvInput {
             }
         }
         conv_packed::lower(&phases, cx)
+    }
+}
+
+impl ConvInput {
+    /// With a 1x1 kernel, the product of the transposed weight and every sample: see
+    /// `Conv::product`.
+    fn product(&self, cx: &Lower<'_>, d: &Dims) -> Option<Product> {
+        let pixels = d.input[0] * d.input[1];
+        let product = Product {
+            batch: d.n,
+            m: d.c,
+            n: pixels,
+            k: d.o,
+            a: (Slot::In(1), 0, true),
+            b: (Slot::In(0), d.o * pixels, false),
+            bias: match cx.inputs() {
+                2 => Bias::None,
+                _ => Bias::Rows(Slot::In(2)),
+            },
+            activation: self.activation,
+        };
+        (d.c == d.cg && product.shuffled(cx.device()).is_some()).then_some(product)
     }
 }
 
