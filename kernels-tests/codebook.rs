@@ -2,10 +2,9 @@
 //! merged, ties, with and without subgroups.
 
 use flowgrad::gpu::GpuOptions;
-use flowgrad::plan::PlanOptions;
-use flowgrad::{Gpu, Graph, Params, Value};
+use flowgrad::{Gpu, Graph};
 
-use crate::support::{Data, Tol, build_case, check_op, run_gpu};
+use crate::support::{Data, Tol, build_case, check_op, run_gpu, run_on};
 
 fn nearest(name: &str, x: Data, codebook: Data) {
     check_op(
@@ -103,27 +102,13 @@ fn with_and_without_subgroups() {
                 |_, t| vec![t[0].codebook_nearest(&t[1])],
                 false,
             );
-            let graph = case.outputs[0].graph();
-            let mut program = graph
-                .compile_with(
-                    &gpu,
-                    &[&Params::new(0)],
-                    &case.wanted(),
-                    &PlanOptions::default(),
-                )
-                .unwrap();
-            assert!(program.plan().steps.iter().any(|s| s.kernel == kernel));
-            let feed: Vec<(&str, Value<'_>)> = case
-                .inputs
-                .iter()
-                .map(|(name, data)| match data {
-                    Data::F32 { values, .. } => (name.as_str(), Value::F32(values)),
-                    Data::U32 { values, .. } => (name.as_str(), Value::U32(values)),
-                })
-                .collect();
-            let got = program.run(&feed).unwrap().u32(0).unwrap();
+            let (got, kernels) = run_on(&gpu, &case.inputs, &case.wanted()).unwrap();
+            assert!(kernels.iter().any(|name| name == kernel));
+            let Data::U32 { values: got, .. } = &got[0] else {
+                unreachable!()
+            };
             let expected: Vec<u32> = case.reference()[0].data.iter().map(|v| *v as u32).collect();
-            assert_eq!(got, expected, "{kernel}: {n} rows, {k} codes of {d}");
+            assert_eq!(got[..], expected, "{kernel}: {n} rows, {k} codes of {d}");
         }
     }
 }

@@ -26,6 +26,7 @@ mod shaders;
 mod support;
 mod tape;
 mod training;
+mod variants;
 mod vectors;
 mod views;
 mod zoo;

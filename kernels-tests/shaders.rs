@@ -30,7 +30,16 @@ fn profiles() -> Vec<(&'static str, DeviceProfile)> {
         max_binding: 1 << 20,
         ..base.clone()
     };
+    let forced = |variant: &str| {
+        let mut profile = with(DeviceClass::Discrete, 128, Some(32));
+        profile.choices.set("matmul", "*", variant);
+        profile.choices.set("conv2d", "*", variant);
+        profile
+    };
     vec![
+        ("all in registers", forced("register")),
+        ("workgroup memory, small tiles", forced("tile 32")),
+        ("workgroup memory, large tiles", forced("tile 128")),
         ("WebGPU's default limits", base.clone()),
         ("software", with(DeviceClass::Software, 128, Some(8))),
         (

@@ -386,6 +386,12 @@ pub fn assert_close(what: &str, got: &[f32], expected: &Array, rel: f64) {
 fn check_gpu(case: &Case, expected: &[Array], tol: &Tol) {
     let got =
         run_gpu(&case.inputs, &case.wanted()).unwrap_or_else(|e| panic!("{}: {e}", case.name));
+    compare(case, &got, expected, tol);
+}
+
+/// Compares what a device computed with the float64 reference.
+#[track_caller]
+pub fn compare(case: &Case, got: &[Data], expected: &[Array], tol: &Tol) {
     for (i, (value, expected)) in got.iter().zip(expected).enumerate() {
         let what = case.describe(i);
         let rel = if i < case.outputs.len() {
@@ -421,11 +427,22 @@ pub fn gpu() -> &'static Gpu {
 
 /// What the GPU computes for `wanted`; inputs that nothing depends on are left out.
 pub fn run_gpu(inputs: &[(String, Data)], wanted: &[&Tensor]) -> Result<Vec<Data>> {
+    run_on(gpu(), inputs, wanted).map(|(values, _)| values)
+}
+
+/// The same on a device of the test's own, and the kernels that ran.
+pub fn run_on(
+    gpu: &Gpu,
+    inputs: &[(String, Data)],
+    wanted: &[&Tensor],
+) -> Result<(Vec<Data>, Vec<String>)> {
     let Some(first) = wanted.first() else {
-        return Ok(Vec::new());
+        return Ok((Vec::new(), Vec::new()));
     };
     let graph = first.graph();
-    let mut program = graph.compile_pure(gpu(), &Params::new(0), wanted)?;
+    let mut program = graph.compile_pure(gpu, &Params::new(0), wanted)?;
+    let steps = program.plan().steps.iter();
+    let kernels = steps.map(|s| s.kernel.clone()).collect();
     let used: Vec<String> = program
         .plan()
         .inputs
@@ -457,5 +474,5 @@ pub fn run_gpu(inputs: &[(String, Data)], wanted: &[&Tensor]) -> Result<Vec<Data
             },
         })
     });
-    each.collect()
+    Ok((each.collect::<Result<_>>()?, kernels))
 }

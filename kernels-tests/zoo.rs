@@ -62,6 +62,16 @@ fn products(cases: &mut Vec<Case>) {
         ));
     }
     cases.push(build_case(
+        "linear, long inner axis",
+        &[
+            Data::f32([6, 520], 1),
+            Data::f32([40, 520], 2),
+            Data::f32([40], 3),
+        ],
+        |_, x| vec![x[0].linear(&x[1], Some(&x[2]), Activation::Relu)],
+        true,
+    ));
+    cases.push(build_case(
         "batched matmul",
         &[Data::f32([2, 3, 4, 5], 1), Data::f32([3, 5, 6], 2)],
         |_, x| vec![x[0].matmul(&x[1])],

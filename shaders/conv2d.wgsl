@@ -6,7 +6,7 @@
 // One invocation computes TO channels at TX neighbouring pixels of the lattice. It
 // reads a row of SPAN input values once for all taps of a kernel row. With LANES > 0
 // the LANES invocations of a subgroup, which share their channels, read each weight
-// once and shuffle it around.
+// once and shuffle it around. With VECTORS tiles are whole vec4s of the rows of y.
 // Grid: flat, x over tiles of a row, then rows, samples (together padded to whole
 // subgroups), tiles of channels, groups.
 // Caller: ops/conv_direct.rs
@@ -54,9 +54,11 @@ struct Args {
 @group(0) @binding(1) var<storage, read> w: array<f32>;
 #if BIAS
 @group(0) @binding(2) var<storage, read> bias: array<f32>;
-@group(0) @binding(3) var<storage, read_write> y: array<f32>;
+#endif
+#if VECTORS
+@group(0) @binding(${2 + BIAS}) var<storage, read_write> y: array<vec4f>;
 #else
-@group(0) @binding(2) var<storage, read_write> y: array<f32>;
+@group(0) @binding(${2 + BIAS}) var<storage, read_write> y: array<f32>;
 #endif
 
 // x at column `column` of the row that starts at `row`, zero outside. Without
@@ -173,11 +175,18 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
 #else
         let shift = 0.0;
 #endif
+#if VECTORS
+#repeat q TX / 4
+        y[(to + ${o}u * out_plane) / 4u + ${q}u] = act4(shift + vec4f(
+            sum${o}_${q * 4}, sum${o}_${q * 4 + 1}, sum${o}_${q * 4 + 2}, sum${o}_${q * 4 + 3}));
+#end
+#else
 #repeat t TX
         if (column + ${t}u < args.columns) {
             y[to + ${o}u * out_plane + ${t}u * args.step_x] = act(sum${o}_${t} + shift);
         }
 #end
+#endif
     }
 #end
 }

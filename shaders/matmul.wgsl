@@ -3,8 +3,7 @@
 //   bias [n] with BIAS = 1, [m] with BIAS = 2
 // One invocation computes a tile of TM rows by 4 columns in registers; no
 // workgroup memory, so it suits software adapters and small problems.
-// Grid: flat, x over column tiles, then row tiles, then batch. Caller: ops/matmul.rs,
-// for 1x1 convolutions ops/conv.rs and ops/conv_input.rs
+// Grid: flat, x over column tiles, then row tiles, then batch. Caller: ops/product.rs
 #import grid
 #import activation
 

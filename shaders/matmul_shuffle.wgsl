@@ -4,7 +4,7 @@
 // block of a, TM by 4, is read once by all lanes together and shuffled around, so
 // loads, which are what a software adapter spends its time on, are few.
 // Grid: flat, subgroups over column tiles, then row tiles, then batch.
-// Caller: ops/matmul.rs
+// Caller: ops/product.rs
 #import grid
 #import activation
 

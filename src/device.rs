@@ -1,5 +1,7 @@
 //! What the planner knows about a device: plain data, no GPU type.
 
+use crate::variants::Choices;
+
 /// Which kind of adapter a kernel variant is chosen for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum DeviceClass {
@@ -42,6 +44,8 @@ pub struct DeviceProfile {
     /// packed copies of its operands. Their kernels are long: what they save on small
     /// convolutions is less than the driver's compiler takes for them.
     pub packed_conv_flops: u64,
+    /// Measured choices among the variants of kernels; empty unless the device was tuned.
+    pub choices: Choices,
 }
 
 /// The default of [`DeviceProfile::packed_conv_flops`].
@@ -64,6 +68,7 @@ impl DeviceProfile {
             workgroup_memory: 16 << 10,
             offset_alignment: 256,
             packed_conv_flops: PACKED_CONV_FLOPS,
+            choices: Choices::default(),
         }
     }
 }

@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex};
 
 use super::{Gpu, cache::DiskCache, translate};
 use crate::device::{DeviceClass, DeviceProfile, PACKED_CONV_FLOPS};
+use crate::variants::Choices;
 use crate::{Error, Result};
 
 /// Which of several adapters is preferred.
@@ -41,6 +42,8 @@ pub struct GpuOptions {
     pub default_limits: bool,
     /// See [`DeviceProfile::packed_conv_flops`].
     pub packed_conv_flops: u64,
+    /// Variants of kernels that are taken before those of the table.
+    pub choices: Choices,
     /// Let the driver stack check bounds and bound loops in our shaders.
     pub runtime_checks: bool,
 }
@@ -59,6 +62,7 @@ impl Default for GpuOptions {
             pipeline_cache: true,
             default_limits: false,
             packed_conv_flops: PACKED_CONV_FLOPS,
+            choices: Choices::default(),
             runtime_checks: false,
         }
     }
@@ -224,6 +228,7 @@ pub(super) fn open(options: GpuOptions) -> Result<Gpu> {
     let info = adapter.get_info();
     let mut profile = profile(&info, wanted, &device.limits());
     profile.packed_conv_flops = options.packed_conv_flops;
+    profile.choices = options.choices.clone();
     let cache = wanted
         .contains(wgpu::Features::PIPELINE_CACHE)
         .then(|| DiskCache::open(&device, &info))
@@ -289,5 +294,6 @@ pub(super) fn profile(
         workgroup_memory: limits.max_compute_workgroup_storage_size,
         offset_alignment: u64::from(limits.min_storage_buffer_offset_alignment).max(4),
         packed_conv_flops: PACKED_CONV_FLOPS,
+        choices: Choices::default(),
     }
 }

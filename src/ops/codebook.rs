@@ -135,7 +135,10 @@ impl Op for CodebookNearest {
                 .define("CODES", tiling.codes),
             lanes => cx
                 .kernel("codebook_subgroup", SUBGROUP)
-                .variant(format!("subgroup {}x{} vec{vec}", tiling.rows, tiling.codes))
+                .variant(format!(
+                    "subgroup {}x{} vec{vec}",
+                    tiling.rows, tiling.codes
+                ))
                 .define("LANES", lanes)
                 .define("CODES", tiling.codes / lanes)
                 .define("LOADS", tiling.rows.div_ceil(lanes)),

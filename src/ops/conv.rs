@@ -6,11 +6,10 @@
 //! so gradients of gradients need nothing more. All three share one [`Window`].
 
 use super::Activation;
-use super::conv_direct::Direct;
+use super::conv_direct::{self, Direct};
 use super::conv_input::ConvInput;
-use super::conv_packed;
 use super::conv_weight::ConvWeight;
-use super::matmul::{Bias, Product};
+use super::product::{Bias, Product};
 use crate::graph::{Array, Lower, Op, Slot, Spec, Tensor, Vjp};
 use crate::{DType, Error, Result, Shape};
 
@@ -273,11 +272,9 @@ impl Op for Conv {
 
     fn lower(&self, cx: &mut Lower<'_>) -> Result<()> {
         let mut d = self.dims(cx.input(0), cx.input(1))?;
+        let product = self.product(cx, &d);
         let mut window = self.window;
         if d.is_pointwise(&window) {
-            if let Some(product) = self.product(cx, &d) {
-                return product.lower(cx);
-            }
             // Rows mean nothing to a 1x1 convolution: as one long row, tiles of
             // neighbouring pixels have no ragged end in every row.
             (d.input, d.output) = ([1, d.input[0] * d.input[1]], [1, d.output[0] * d.output[1]]);
@@ -306,7 +303,7 @@ impl Op for Conv {
             weight_tap: [d.kernel[1] as isize, 1],
             activation: self.activation,
         };
-        conv_packed::lower(&[direct], cx)
+        conv_direct::lower(&[direct], product, cx)
     }
 }
 
@@ -321,8 +318,7 @@ impl Dims {
 }
 
 impl Conv {
-    /// A 1x1 convolution as the product of its weight and every sample, where the
-    /// adapter's kernel for products shares its reads.
+    /// A 1x1 convolution as the product of its weight and every sample.
     fn product(&self, cx: &Lower<'_>, d: &Dims) -> Option<Product> {
         let pixels = d.input[0] * d.input[1];
         let product = Product {
@@ -338,7 +334,8 @@ impl Conv {
             },
             activation: self.activation,
         };
-        (d.c == d.cg && product.shuffled(cx.device()).is_some()).then_some(product)
+        let pointwise = d.is_pointwise(&self.window) && d.c == d.cg;
+        pointwise.then_some(product)
     }
 
     /// The same window applied to `x`, without bias and activation.

@@ -1,10 +1,12 @@
 //! The direct convolution kernel: what convolutions and their gradients by the
 //! input have in common once they are lowered.
 
-use super::Activation;
+use super::product::{Product, Tile};
+use super::{Activation, conv_packed};
 use crate::Result;
 use crate::device::DeviceClass;
 use crate::graph::{Lower, Slot};
+use crate::variants;
 
 const SHADER: &str = include_str!("../../shaders/conv2d.wgsl");
 
@@ -74,6 +76,48 @@ pub(crate) fn shared(lanes: usize) -> String {
 /// Floating-point operations that are worth a larger tile.
 pub(crate) const LARGE: usize = 1 << 26;
 
+/// Lowers convolutions that read the same input and together give one output, with the
+/// best variant for them; `product` is what a 1x1 convolution is as a matrix product.
+pub(crate) fn lower(parts: &[Direct], product: Option<Product>, cx: &mut Lower<'_>) -> Result<()> {
+    let device = cx.device();
+    let software = device.class == DeviceClass::Software;
+    let flops = parts.iter().map(Direct::flops).sum();
+    let channels_out = parts.iter().map(|p| p.channels_out).max().unwrap_or(1);
+    let as_product = product.as_ref().map(|p| p.variant(cx));
+    let can = |variant: &str| match (Tile::of(variant), variant) {
+        (Some(tile), _) => tile.possible(device),
+        (None, "product") => as_product.is_some(),
+        (None, "packed") => conv_packed::can_share(device),
+        _ => true,
+    };
+    let fits = |variant: &str| match (Tile::of(variant), variant) {
+        // Enough full tiles to keep a GPU busy.
+        (Some(tile), _) => {
+            let tiles: usize = parts.iter().map(|p| p.tiles(&tile)).sum();
+            let [rows, _] = tile.extent();
+            2 * channels_out > rows && (tiles >= 64 || rows <= 32)
+        }
+        (None, "product") => !software || as_product == Some("shuffle"),
+        (None, "packed") => conv_packed::worth(device, flops),
+        _ => true,
+    };
+    let shape = variants::conv_shape(channels_out, flops);
+    let variant = variants::choose(device, "conv2d", shape, can, fits);
+    match (Tile::of(variant), variant, product) {
+        (None, "product", Some(product)) => return product.lower(cx),
+        (None, "packed", _) if conv_packed::packed(parts, cx)? => return Ok(()),
+        _ => {}
+    }
+    for part in parts {
+        match Tile::of(variant) {
+            // A lattice without any tap only gets its bias.
+            Some(tile) if !part.taps.contains(&0) => part.lower_tiled(cx, variant, &tile)?,
+            _ => part.lower(cx)?,
+        }
+    }
+    Ok(())
+}
+
 impl Direct {
     pub fn flops(&self) -> usize {
         let outputs = self.n * self.groups * self.channels_out * self.count[0] * self.count[1];
@@ -123,6 +167,10 @@ impl Direct {
             let last = reach as isize - self.before[axis];
             phases || self.before[axis] > 0 || last >= self.input[axis] as isize
         });
+        let vectors = self.step == [1, 1]
+            && self.count == self.output
+            && tile.is_multiple_of(4)
+            && self.output[1].is_multiple_of(tile);
         let loop_x = unrolled != self.taps[1];
         let loop_y = phases || self.taps[0] != 1;
         let per_row = 1 + if loop_x { self.taps[1] } else { 0 };
@@ -146,6 +194,7 @@ impl Direct {
             .define("LOOP_Y", loop_y as u32)
             .define("PADDED", padded as u32)
             .define("BIAS", bias as u32)
+            .define("VECTORS", vectors as u32)
             .arg(tiles)
             .arg(padded_tiles)
             .arg(tiles_x)

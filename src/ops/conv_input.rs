@@ -3,10 +3,9 @@
 
 use super::Activation;
 use super::conv::{Conv, Dims, Window, check_bias, epilogue, four};
-use super::conv_direct::Direct;
-use super::conv_packed;
+use super::conv_direct::{self, Direct};
 use super::conv_weight::ConvWeight;
-use super::matmul::{Bias, Product};
+use super::product::{Bias, Product};
 use crate::graph::{Array, Lower, Op, Slot, Spec, Tensor, Vjp};
 use crate::{Error, Result, Shape};
 
@@ -101,10 +100,8 @@ impl Op for ConvInput {
     /// order. So this is one dispatch of the convolution kernel per such phase.
     fn lower(&self, cx: &mut Lower<'_>) -> Result<()> {
         let mut d = self.dims(cx.input(0), cx.input(1))?;
+        let product = self.product(cx, &d);
         if d.is_pointwise(&self.window) {
-            if let Some(product) = self.product(cx, &d) {
-                return product.lower(cx);
-            }
             (d.input, d.output) = ([1, d.input[0] * d.input[1]], [1, d.output[0] * d.output[1]]);
         }
         let taps = d.kernel[0] * d.kernel[1];
@@ -138,7 +135,7 @@ impl Op for ConvInput {
                 });
             }
         }
-        conv_packed::lower(&phases, cx)
+        conv_direct::lower(&phases, product, cx)
     }
 }
 
@@ -160,7 +157,8 @@ impl ConvInput {
             },
             activation: self.activation,
         };
-        (d.c == d.cg && product.shuffled(cx.device()).is_some()).then_some(product)
+        let pointwise = d.is_pointwise(&self.window) && d.c == d.cg;
+        pointwise.then_some(product)
     }
 }
 

@@ -4,7 +4,7 @@
 
 use super::conv_direct::{Direct, LARGE, even_tile};
 use crate::Result;
-use crate::device::{DeviceClass, LOOP_BUDGET};
+use crate::device::{DeviceClass, DeviceProfile, LOOP_BUDGET};
 use crate::graph::{Lower, Slot};
 
 const PACK: &str = include_str!("../../shaders/conv2d_pack.wgsl");
@@ -13,10 +13,21 @@ const SHADER: &str = include_str!("../../shaders/conv2d_shuffle.wgsl");
 
 /// The lanes of a subgroup that shares its reads, where copies pay.
 pub(crate) fn shared_lanes(cx: &Lower<'_>, flops: usize) -> Option<usize> {
-    let lanes = cx.device().subgroup_size? as usize;
     let software = cx.device().class == DeviceClass::Software;
-    let worth = flops as u64 >= cx.device().packed_conv_flops;
-    (software && (4..=64).contains(&lanes) && worth).then_some(lanes)
+    let pays = software && can_share(cx.device()) && worth(cx.device(), flops);
+    pays.then_some(cx.device().subgroup_size? as usize)
+}
+
+/// Whether subgroups have a size that the packed kernels are written for.
+pub(super) fn can_share(device: &DeviceProfile) -> bool {
+    device
+        .subgroup_size
+        .is_some_and(|lanes| (4..=64).contains(&lanes))
+}
+
+/// Whether so many operations are worth the compilation of packed kernels.
+pub(super) fn worth(device: &DeviceProfile, flops: usize) -> bool {
+    flops as u64 >= device.packed_conv_flops
 }
 
 /// Invocations of a workgroup for so many jobs of one subgroup each: workgroups go to
@@ -219,20 +230,11 @@ impl Tile {
     }
 }
 
-/// Lowers convolutions that read the same input and together give one output.
-pub(crate) fn lower(parts: &[Direct], cx: &mut Lower<'_>) -> Result<()> {
-    if !packed(parts, cx)? {
-        for part in parts {
-            part.lower(cx)?;
-        }
-    }
-    Ok(())
-}
-
-/// Whether copies of the operands pay; if so they were lowered.
-fn packed(parts: &[Direct], cx: &mut Lower<'_>) -> Result<bool> {
-    let flops = parts.iter().map(Direct::flops).sum();
-    let (Some(lanes), Some(first)) = (shared_lanes(cx, flops), parts.first()) else {
+/// Lowers convolutions that read the same input and together give one output, unless
+/// their copies would grow too large: then nothing was lowered.
+pub(super) fn packed(parts: &[Direct], cx: &mut Lower<'_>) -> Result<bool> {
+    let lanes = cx.device().subgroup_size.unwrap_or(1) as usize;
+    let Some(first) = parts.first() else {
         return Ok(false);
     };
     let reached: Vec<&Direct> = parts.iter().filter(|p| !p.taps.contains(&0)).collect();

@@ -1,15 +1,12 @@
 //! Matrix products: plain, transposed, batched, with bias and activation.
 
-use crate::device::{DeviceClass, DeviceProfile};
+use super::product::{Bias, Product};
 use crate::graph::{Array, KernelBuilder, Lower, Op, Slot, Spec, Tensor, Vjp};
 use crate::{DType, Error, Result, Shape};
 
-const SHADER: &str = include_str!("../../shaders/matmul.wgsl");
 /// Products over longer inner axes are summed in parts: below the loop budget, and a
 /// multiple of what the kernels read at once.
 const LONGEST: usize = 1 << 15;
-
-const SHUFFLE: &str = include_str!("../../shaders/matmul_shuffle.wgsl");
 
 /// An activation that a kernel applies before it stores. All of these have
 /// gradients that can be told from the output alone.
@@ -252,97 +249,6 @@ impl Op for Matmul {
             activation: self.activation,
         };
         product.lower(cx)
-    }
-}
-
-/// What is added to a product.
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum Bias {
-    None,
-    /// `[n]`, to every row.
-    Columns(Slot),
-    /// `[m]`, to every column.
-    Rows(Slot),
-}
-
-/// `out[b] = act(op(a[b]) @ op(b[b]) + bias)` into output 0, with `out[b]` `[m, n]`.
-pub(crate) struct Product {
-    pub batch: usize,
-    pub m: usize,
-    pub n: usize,
-    pub k: usize,
-    /// The operand, elements between two of its matrices (0: all share one), and
-    /// whether it is stored transposed.
-    pub a: (Slot, usize, bool),
-    pub b: (Slot, usize, bool),
-    pub bias: Bias,
-    pub activation: Activation,
-}
-
-impl Product {
-    /// The lanes of a subgroup that share their reads of `a`, where that pays: on
-    /// software adapters, which spend their time on loads, and with whole vec4s.
-    pub fn shuffled(&self, device: &DeviceProfile) -> Option<usize> {
-        let lanes = device.subgroup_size? as usize;
-        let whole = self.k.is_multiple_of(4)
-            && self.n.is_multiple_of(4)
-            && (!self.a.2 || self.m.is_multiple_of(4));
-        let pays = device.class == DeviceClass::Software && self.m >= 4 && lanes <= 64;
-        (whole && pays).then_some(lanes)
-    }
-
-    pub fn lower(self, cx: &mut Lower<'_>) -> Result<()> {
-        let shuffled = self.shuffled(cx.device());
-        let tm = match shuffled {
-            Some(_) => [8, 16].into_iter().find(|t| self.m <= *t).unwrap_or(32),
-            None if self.m >= 8 => 8,
-            None => self.m.next_power_of_two(),
-        };
-        let mut kernel = match shuffled {
-            Some(lanes) => cx
-                .kernel("matmul_shuffle", SHUFFLE)
-                .variant(format!("shuffle {tm}x{}", 4 * lanes))
-                .define("LANES", lanes)
-                .define("HELD", tm.div_ceil(lanes))
-                .define("WORKGROUP", lanes.max(64)),
-            None => cx
-                .kernel("matmul", SHADER)
-                .variant(format!("register {tm}x4")),
-        };
-        let bias = match self.bias {
-            Bias::None => 0,
-            Bias::Columns(_) => 1,
-            Bias::Rows(_) => 2,
-        };
-        kernel = kernel
-            .define("TM", tm)
-            .define("TRANS_A", self.a.2 as u32)
-            .define("TRANS_B", self.b.2 as u32)
-            .define("BIAS", bias)
-            .arg(self.m)
-            .arg(self.n)
-            .arg(self.k)
-            .arg(self.batch)
-            .arg(self.a.1)
-            .arg(self.b.1)
-            .read(self.a.0)
-            .read(self.b.0);
-        kernel = self.activation.define(kernel);
-        if let Bias::Columns(slot) | Bias::Rows(slot) = self.bias {
-            kernel = kernel.read(slot);
-        }
-        kernel = kernel
-            .write(Slot::Out(0))
-            .flops(2 * self.batch * self.m * self.n * self.k);
-        let rows = self.m.div_ceil(tm) * self.batch;
-        match shuffled {
-            Some(lanes) => kernel
-                .trips(self.k / 4)
-                .threads(self.n.div_ceil(4 * lanes) * rows * lanes, lanes.max(64)),
-            None => kernel
-                .trips(self.k)
-                .threads(self.n.div_ceil(4) * rows, 64),
-        }
     }
 }
 

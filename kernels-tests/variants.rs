@@ -1,0 +1,155 @@
+//! Every variant of a kernel, not only the one an adapter gets by default, computes
+//! the same; and choices are data.
+
+use flowgrad::device::{DeviceClass, DeviceProfile};
+use flowgrad::gpu::GpuOptions;
+use flowgrad::ops::{Activation, ConvParams, ConvTransposeParams};
+use flowgrad::variants::{self, Choices};
+use flowgrad::{Gpu, Tensor};
+
+use crate::support::{Case, Data, Tol, build_case, compare, run_on};
+
+/// Products with ragged edges, bias and activation, and a long inner axis.
+fn products() -> Vec<Case> {
+    let mut cases = Vec::new();
+    for (ta, tb) in [(false, false), (true, true)] {
+        for (m, n, k) in [(37, 70, 45), (68, 36, 300)] {
+            let a = if ta { [k, m] } else { [m, k] };
+            let b = if tb { [n, k] } else { [k, n] };
+            cases.push(build_case(
+                &format!("matmul {m}x{n}x{k} {ta} {tb}"),
+                &[Data::f32(a, 1), Data::f32(b, 2)],
+                |_, x| vec![x[0].matmul_with(&x[1], ta, tb)],
+                false,
+            ));
+        }
+    }
+    for (m, k, n) in [(6, 5, 7), (12, 512, 40)] {
+        cases.push(build_case(
+            &format!("linear {m}x{k}x{n}"),
+            &[
+                Data::f32([m, k], 1),
+                Data::f32([n, k], 2),
+                Data::f32([n], 3),
+            ],
+            |_, x| vec![x[0].linear(&x[1], Some(&x[2]), Activation::Relu)],
+            false,
+        ));
+    }
+    cases.push(build_case(
+        "batched matmul",
+        &[Data::f32([3, 9, 8], 1), Data::f32([3, 8, 12], 2)],
+        |_, x| vec![x[0].matmul(&x[1])],
+        false,
+    ));
+    cases
+}
+
+fn convolutions() -> Vec<Case> {
+    let case = |name: &str, c: usize, o: usize, k: usize, params: ConvParams| {
+        let inputs = [
+            Data::f32([2, c, 9, 8], 1),
+            Data::f32([o, c / params.groups, k, k], 2),
+            Data::f32([o], 3),
+        ];
+        let build = |x: &[Tensor]| vec![x[0].conv2d(&x[1], Some(&x[2]), &params)];
+        build_case(name, &inputs, |_, x| build(x), true)
+    };
+    let same = ConvParams {
+        padding: [1; 4],
+        activation: Activation::Tanh,
+        ..ConvParams::default()
+    };
+    let stride = [2, 2];
+    let transposed = ConvTransposeParams {
+        stride: [2, 2],
+        padding: [1, 1],
+        ..Default::default()
+    };
+    vec![
+        case("1x1", 8, 36, 1, ConvParams::default()),
+        case("3x3", 5, 37, 3, same),
+        case("3x3, strided", 4, 6, 3, ConvParams { stride, ..same }),
+        case("3x3, groups", 4, 6, 3, ConvParams { groups: 2, ..same }),
+        build_case(
+            "transposed",
+            &[
+                Data::f32([2, 4, 5, 6], 1),
+                Data::f32([4, 3, 4, 4], 2),
+                Data::f32([3], 3),
+            ],
+            |_, x| vec![x[0].conv_transpose2d(&x[1], Some(&x[2]), &transposed)],
+            false,
+        ),
+    ]
+}
+
+/// Runs the cases with each variant forced; `kernel_of` tells what then must have run.
+fn every_variant(kernel: &str, cases: &[Case], kernel_of: impl Fn(&str) -> &'static str) {
+    let expected: Vec<_> = cases.iter().map(Case::reference).collect();
+    for variant in variants::all(kernel) {
+        let mut choices = Choices::default();
+        choices.set(kernel, "*", variant);
+        let gpu = Gpu::with(GpuOptions {
+            choices,
+            ..Default::default()
+        })
+        .unwrap();
+        let mut ran = false;
+        for (case, expected) in cases.iter().zip(&expected) {
+            let (got, kernels) = run_on(&gpu, &case.inputs, &case.wanted())
+                .unwrap_or_else(|e| panic!("{variant}, {}: {e}", case.name));
+            ran |= kernels.iter().any(|name| name == kernel_of(variant));
+            compare(case, &got, expected, &Tol::default());
+        }
+        let possible = *variant != "shuffle" && *variant != "packed";
+        assert!(
+            ran || (!possible && gpu.profile().subgroup_size.is_none()),
+            "{kernel}: {variant} was forced and never ran"
+        );
+    }
+}
+
+#[test]
+fn every_variant_of_products() {
+    every_variant("matmul", &products(), |variant| match variant {
+        "shuffle" => "matmul_shuffle",
+        "register" => "matmul",
+        _ => "matmul_tiled",
+    });
+}
+
+#[test]
+fn every_variant_of_convolutions() {
+    every_variant("conv2d", &convolutions(), |variant| match variant {
+        "product" => "matmul_shuffle",
+        "packed" => "conv2d_shuffle",
+        "register" => "conv2d",
+        _ => "conv2d_tiled",
+    });
+}
+
+#[test]
+fn the_table_decides_unless_a_choice_was_measured() {
+    let profile = |class| DeviceProfile {
+        class,
+        ..DeviceProfile::baseline()
+    };
+    let choose = |profile: &DeviceProfile, can: fn(&str) -> bool| {
+        variants::choose(profile, "matmul", "large", can, |_| true)
+    };
+    let mut discrete = profile(DeviceClass::Discrete);
+    assert_eq!(choose(&discrete, |_| true), "tile 128");
+    assert_eq!(choose(&discrete, |v| v != "tile 128"), "tile 64");
+    discrete.choices.set("matmul", "large", "register");
+    assert_eq!(choose(&discrete, |_| true), "register");
+    // A choice for another shape, or one that cannot be followed, changes nothing.
+    let mut other = profile(DeviceClass::Discrete);
+    other.choices.set("matmul", "thin", "register");
+    other.choices.set("conv2d", "large", "register");
+    assert_eq!(choose(&other, |_| true), "tile 128");
+    other.choices.set("matmul", "large", "shuffle");
+    assert_eq!(choose(&other, |v| v != "shuffle"), "tile 128");
+    other.choices.set("matmul", "large", "no such variant");
+    assert_eq!(choose(&other, |_| true), "tile 128");
+}

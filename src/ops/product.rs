@@ -1,0 +1,250 @@
+//! Matrix products as dispatches: what `matmul`, and convolutions with 1x1 kernels,
+//! are lowered to. Chooses among the product kernels.
+
+use super::Activation;
+use crate::Result;
+use crate::device::{DeviceClass, LOOP_BUDGET};
+use crate::graph::{KernelBuilder, Lower, Slot};
+use crate::variants;
+
+const REGISTER: &str = include_str!("../../shaders/matmul.wgsl");
+const SHUFFLE: &str = include_str!("../../shaders/matmul_shuffle.wgsl");
+const TILED: &str = include_str!("../../shaders/matmul_tiled.wgsl");
+const MERGE: &str = include_str!("../../shaders/matmul_merge.wgsl");
+
+/// What is added to a product.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Bias {
+    None,
+    /// `[n]`, to every row.
+    Columns(Slot),
+    /// `[m]`, to every column.
+    Rows(Slot),
+}
+
+/// `out[b] = act(op(a[b]) @ op(b[b]) + bias)` into output 0, with `out[b]` `[m, n]`.
+pub(crate) struct Product {
+    pub batch: usize,
+    pub m: usize,
+    pub n: usize,
+    pub k: usize,
+    /// The operand, elements between two of its matrices (0: all share one), and
+    /// whether it is stored transposed.
+    pub a: (Slot, usize, bool),
+    pub b: (Slot, usize, bool),
+    pub bias: Bias,
+    pub activation: Activation,
+}
+
+/// A workgroup's tile: rows and columns of invocations, of outputs per invocation,
+/// and the depth of a block.
+#[derive(Clone, Copy)]
+pub(crate) struct Tile {
+    pub threads: [usize; 2],
+    pub each: [usize; 2],
+    pub depth: usize,
+}
+
+impl Tile {
+    /// The tile of a variant's name.
+    pub fn of(variant: &str) -> Option<Tile> {
+        let tile = |threads, each| Tile {
+            threads,
+            each,
+            depth: 16,
+        };
+        match variant {
+            "tile 32" => Some(tile([8, 8], [4, 4])),
+            "tile 64" => Some(tile([16, 16], [4, 4])),
+            "tile 128" => Some(tile([16, 16], [8, 4])),
+            _ => None,
+        }
+    }
+
+    /// Rows and columns of outputs.
+    pub fn extent(&self) -> [usize; 2] {
+        [0, 1].map(|axis| self.threads[axis] * self.each[axis])
+    }
+
+    /// Whether an adapter can hold it.
+    pub fn possible(&self, device: &crate::device::DeviceProfile) -> bool {
+        let [rows, columns] = self.extent();
+        let bytes = 4 * self.depth * (rows + columns + 2);
+        self.threads.iter().product::<usize>() <= device.max_invocations as usize
+            && bytes <= device.workgroup_memory as usize
+    }
+}
+
+impl Product {
+    fn flops(&self) -> usize {
+        2 * self.batch * self.m * self.n * self.k
+    }
+
+    /// Workgroups that tiles of a variant need.
+    fn tiles(&self, tile: &Tile) -> usize {
+        let [rows, columns] = tile.extent();
+        self.m.div_ceil(rows) * self.n.div_ceil(columns) * self.batch
+    }
+
+    /// The variant for this product on this adapter.
+    pub fn variant(&self, cx: &Lower<'_>) -> &'static str {
+        let device = cx.device();
+        // Whole vec4s, and a subgroup's lanes that share their reads.
+        let shuffled = self.k.is_multiple_of(4)
+            && self.n.is_multiple_of(4)
+            && (!self.a.2 || self.m.is_multiple_of(4))
+            && device.subgroup_size.is_some_and(|lanes| lanes <= 64);
+        let can = |variant: &str| match Tile::of(variant) {
+            Some(tile) => tile.possible(device),
+            None => variant != "shuffle" || shuffled,
+        };
+        let fits = |variant: &str| match Tile::of(variant) {
+            // Enough full tiles to keep a GPU busy.
+            Some(tile) => {
+                let [rows, columns] = tile.extent();
+                2 * self.m > rows && 2 * self.n > columns && (self.tiles(&tile) >= 64 || rows <= 32)
+            }
+            None => variant != "shuffle" || self.m >= 4,
+        };
+        let shape = variants::product_shape(self.m, self.n, self.k);
+        variants::choose(device, "matmul", shape, can, fits)
+    }
+
+    pub fn lower(self, cx: &mut Lower<'_>) -> Result<()> {
+        let variant = self.variant(cx);
+        match Tile::of(variant) {
+            Some(tile) => self.tiled(cx, variant, tile),
+            None if variant == "shuffle" => self.shuffle(cx),
+            None => self.register(cx),
+        }
+    }
+
+    /// What all the kernels are told alike; `bias` is left out where a second pass adds it.
+    fn common<'l, 'a>(&self, kernel: KernelBuilder<'l, 'a>, whole: bool) -> KernelBuilder<'l, 'a> {
+        let (bias, slot) = match self.bias {
+            Bias::Columns(slot) if whole => (1, Some(slot)),
+            Bias::Rows(slot) if whole => (2, Some(slot)),
+            _ => (0, None),
+        };
+        let activation = if whole {
+            self.activation
+        } else {
+            Activation::None
+        };
+        let kernel = kernel
+            .define("TRANS_A", self.a.2 as u32)
+            .define("TRANS_B", self.b.2 as u32)
+            .define("BIAS", bias)
+            .define("HAS_BIAS", slot.is_some() as u32)
+            .arg(self.m)
+            .arg(self.n)
+            .arg(self.k)
+            .arg(self.batch)
+            .arg(self.a.1)
+            .arg(self.b.1)
+            .read(self.a.0)
+            .read(self.b.0)
+            .flops(self.flops());
+        let kernel = activation.define(kernel);
+        match slot {
+            Some(slot) => kernel.read(slot),
+            None => kernel,
+        }
+    }
+
+    fn register(&self, cx: &mut Lower<'_>) -> Result<()> {
+        let tm = self.m.next_power_of_two().min(8);
+        let kernel = cx
+            .kernel("matmul", REGISTER)
+            .variant(format!("register {tm}x4"))
+            .define("TM", tm);
+        self.common(kernel, true)
+            .write(Slot::Out(0))
+            .trips(self.k)
+            .threads(self.n.div_ceil(4) * self.m.div_ceil(tm) * self.batch, 64)
+    }
+
+    fn shuffle(&self, cx: &mut Lower<'_>) -> Result<()> {
+        let lanes = cx.device().subgroup_size.unwrap_or(1) as usize;
+        let tm = [8, 16].into_iter().find(|t| self.m <= *t).unwrap_or(32);
+        let kernel = cx
+            .kernel("matmul_shuffle", SHUFFLE)
+            .variant(format!("shuffle {tm}x{}", 4 * lanes))
+            .define("TM", tm)
+            .define("LANES", lanes)
+            .define("HELD", tm.div_ceil(lanes))
+            .define("WORKGROUP", lanes.max(64));
+        let rows = self.m.div_ceil(tm) * self.batch;
+        self.common(kernel, true)
+            .write(Slot::Out(0))
+            .trips(self.k / 4)
+            .threads(self.n.div_ceil(4 * lanes) * rows * lanes, lanes.max(64))
+    }
+
+    fn tiled(&self, cx: &mut Lower<'_>, variant: &str, tile: Tile) -> Result<()> {
+        let [rows, columns] = tile.extent();
+        let tiles = self.tiles(&tile);
+        let blocks = self.k.div_ceil(tile.depth);
+        // Few tiles leave most of a GPU idle: then several share an output. Every loop
+        // iteration over a block is `depth` and one more.
+        let wanted = match cx.device().class {
+            DeviceClass::Discrete => 256,
+            _ => 64,
+        };
+        let longest = (LOOP_BUDGET as usize / (tile.depth + 2)).max(1);
+        let parts = (wanted / tiles.max(1))
+            .min(blocks / 8)
+            .max(blocks.div_ceil(longest))
+            .max(1);
+        let part = blocks.div_ceil(parts);
+        let parts = blocks.div_ceil(part);
+        let len = self.batch * self.m * self.n;
+        let target = match parts {
+            1 => Slot::Out(0),
+            _ => cx.scratch(4 * (parts * len) as u64),
+        };
+        let split = match parts {
+            1 => String::new(),
+            _ => format!(", {parts} parts"),
+        };
+        let kernel = cx
+            .kernel("matmul_tiled", TILED)
+            .variant(format!("{variant} ({rows}x{columns}){split}"))
+            .define("ROWS", tile.threads[0])
+            .define("COLUMNS", tile.threads[1])
+            .define("TM", tile.each[0])
+            .define("TN", tile.each[1])
+            .define("BK", tile.depth);
+        self.common(kernel, parts == 1)
+            .arg(self.m.div_ceil(rows))
+            .arg(self.n.div_ceil(columns))
+            .arg(part * tile.depth)
+            .arg(tiles * parts)
+            .write(target)
+            .trips((part + 1) * (tile.depth + 1))
+            .flat_groups(tiles * parts)?;
+        if parts == 1 {
+            return Ok(());
+        }
+        let (bias, slot) = match self.bias {
+            Bias::None => (0, None),
+            Bias::Columns(slot) => (1, Some(slot)),
+            Bias::Rows(slot) => (2, Some(slot)),
+        };
+        let mut kernel = cx
+            .kernel("matmul_merge", MERGE)
+            .define("BIAS", bias)
+            .define("HAS_BIAS", slot.is_some() as u32)
+            .arg(len)
+            .arg(parts)
+            .arg(self.m)
+            .arg(self.n)
+            .read(target)
+            .flops(len * parts);
+        kernel = self.activation.define(kernel);
+        if let Some(slot) = slot {
+            kernel = kernel.read(slot);
+        }
+        kernel.write(Slot::Out(0)).trips(parts).threads(len, 64)
+    }
+}
