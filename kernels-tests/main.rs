@@ -23,6 +23,7 @@ mod quantize;
 mod random;
 mod reduce;
 mod shaders;
+mod spline;
 mod support;
 mod tape;
 mod training;

@@ -2,7 +2,7 @@
 
 use flowgrad::ops::{
     Activation, ConvParams, ConvTransposeParams, CouplingMask, CouplingParams, CouplingScale,
-    CrossEntropy, PoolParams,
+    CrossEntropy, PoolParams, SplineParams,
 };
 use flowgrad::{Graph, Tensor, tape};
 
@@ -282,6 +282,23 @@ fn couplings(cases: &mut Vec<Case>) {
             ));
         }
     }
+    let params = SplineParams {
+        bins: 5,
+        bound: 2.0,
+    };
+    cases.push(build_case(
+        "spline",
+        &[
+            Data::uniform([2, 3, 2, 4], 1, -3.0, 3.0),
+            Data::f32([2, 42, 2, 4], 2),
+        ],
+        |_, x| {
+            let (y, log) = x[0].spline(&x[1], &params);
+            let (back, inverse) = x[0].spline_inverse(&x[1], &params);
+            vec![y, log, back, inverse]
+        },
+        true,
+    ));
     cases.push(build_case(
         "actnorm",
         &[images([2, 4, 3, 5]), Data::f32([4], 2), Data::f32([4], 3)],

@@ -27,6 +27,7 @@ const LIBRARY: &[(&str, &str)] = &[
     ("grid", include_str!("../../shaders/lib/grid.wgsl")),
     ("math", include_str!("../../shaders/lib/math.wgsl")),
     ("pool", include_str!("../../shaders/lib/pool.wgsl")),
+    ("spline", include_str!("../../shaders/lib/spline.wgsl")),
     ("threefry", include_str!("../../shaders/lib/threefry.wgsl")),
 ];
 

@@ -39,6 +39,7 @@ mod segment_sum;
 mod softmax;
 mod source;
 mod triangular;
+mod spline;
 mod view;
 
 pub use actnorm::ActNormInit;
@@ -56,3 +57,4 @@ pub use pool::PoolParams;
 pub use random::threefry;
 pub use reduce::{Reduce, Reduction};
 pub use triangular::Triangular;
+pub use spline::SplineParams;

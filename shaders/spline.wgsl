@@ -1,0 +1,67 @@
+// Monotone rational-quadratic splines (Gregory and Delbourgo 1982; Durkan et al. 2019), one
+// per element, and the logarithm of their derivative. In the bin of x, with
+// s = (x - x0) / w, d = h / w, t = s (1 - s), r = d + (d0 + d1 - 2 d) t:
+//   y = y0 + h (d s^2 + d0 t) / r
+//   l = log(d^2 (d1 s^2 + 2 d t + d0 (1 - s)^2) / r^2)
+// INVERSE: x is what y stands for above; s is the root 2 c / (-b - sqrt(b^2 - 4 a c)) of
+//   a = (x - y0) (d0 + d1 - 2 d) + h (d - d0), b = h d0 - (x - y0) (d0 + d1 - 2 d),
+//   c = -d (x - y0), and l that of the inverse.
+// Outside -bound .. bound y = x, l = 0.
+//   x, y, l [N, C, ..], raw [N, C (3 bins - 1), ..]
+// Grid: flat, one invocation per element. Caller: ops/spline.rs
+#import grid
+#import spline
+
+@group(0) @binding(0) var<storage, read> x: array<f32>;
+@group(0) @binding(1) var<storage, read> raw: array<f32>;
+@group(0) @binding(2) var<storage, read_write> y: array<f32>;
+@group(0) @binding(3) var<storage, read_write> l: array<f32>;
+
+@compute @workgroup_size(64)
+fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
+        @builtin(local_invocation_index) local: u32) {
+    let index = flat_index(group, groups, local, 64u);
+    if (index >= args.total) {
+        return;
+    }
+    let v = x[index];
+    if (!(abs(v) < args.bound)) {
+        y[index] = v;
+        l[index] = 0.0;
+        return;
+    }
+    let at = raw_start(index);
+    let heights = at + args.bins * args.plane;
+    let mx = mass(at);
+    let my = mass(heights);
+#if INVERSE
+    let by = find(heights, my, v);
+    let bx = locate(at, mx, by.index);
+#else
+    let bx = find(at, mx, v);
+    let by = locate(heights, my, bx.index);
+#endif
+    let p = piece(at, bx, by);
+    let d = p.h / p.w;
+    let bend = p.d0 + p.d1 - 2.0 * d;
+#if INVERSE
+    let up = v - p.y0;
+    let a = up * bend + p.h * (d - p.d0);
+    let b = p.h * p.d0 - up * bend;
+    let c = -d * up;
+    let s = clamp(2.0 * c / (-b - sqrt(max(b * b - 4.0 * a * c, 0.0))), 0.0, 1.0);
+#else
+    let s = clamp((v - p.x0) / p.w, 0.0, 1.0);
+#endif
+    let t = s * (1.0 - s);
+    let r = d + bend * t;
+    let q = p.d1 * s * s + 2.0 * d * t + p.d0 * (1.0 - s) * (1.0 - s);
+    let log_slope = 2.0 * log_f32(d / r) + log_f32(q);
+#if INVERSE
+    y[index] = p.x0 + s * p.w;
+    l[index] = -log_slope;
+#else
+    y[index] = p.y0 + p.h * (d * s * s + p.d0 * t) / r;
+    l[index] = log_slope;
+#endif
+}
