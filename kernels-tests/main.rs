@@ -8,6 +8,7 @@ mod coupling;
 mod data;
 mod exec;
 mod flow;
+mod flow_layers;
 mod flow_support;
 mod gather;
 mod linalg;

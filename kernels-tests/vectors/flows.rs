@@ -2,7 +2,8 @@
 
 use flowgrad::Tensor;
 use flowgrad::flow::{
-    gaussian_log_prob, mixture_log_prob, standard_logistic_log_prob, standard_normal_log_prob,
+    Affine, Bijector, Chain, Context, Logit, gaussian_log_prob, mixture_log_prob,
+    standard_logistic_log_prob, standard_normal_log_prob,
 };
 use flowgrad::ops::{CouplingMask, CouplingParams, CouplingScale};
 
@@ -13,6 +14,7 @@ use super::{Inputs, Outputs, VectorCase};
 pub fn build(case: &VectorCase<'_>, x: &Inputs) -> Outputs {
     match case.op.as_str() {
         "gaussian_logp" | "std_normal_logp" | "gmm_logp" | "std_logistic_logp" => log_prob(case, x),
+        "dequant_logit" => dequant_logit(case, x),
         "affine_coupling" | "additive_coupling" | "checkerboard_coupling" => coupling(case, x),
         _ => unknown(case),
     }
@@ -28,7 +30,6 @@ pub fn is_later(op: &str) -> bool {
             | "unsqueeze"
             | "split_prior"
             | "glow_step"
-            | "dequant_logit"
             | "bits_per_dim"
     )
 }
@@ -83,6 +84,27 @@ fn log_prob(case: &VectorCase<'_>, inputs: &Inputs) -> Outputs {
         _ => unknown(case),
     };
     vec![("logp", log_prob)]
+}
+
+fn dequant_logit(case: &VectorCase<'_>, inputs: &Inputs) -> Outputs {
+    let levels = case.float("n_bins");
+    let (x, u) = (inputs.get("x").to_f32(), inputs.get("u"));
+    let scale = Affine::new(1.0 / levels, 0.0).expect("levels");
+    let logit = Logit::new(case.float("alpha")).expect("alpha");
+    let cx = Context::eval();
+    let v = scale.forward(&x.add(u), &cx);
+    let y = logit.forward(&v.out, &cx);
+    let mut outputs = vec![
+        ("y", y.out),
+        ("ldj", v.log_det.add(&y.log_det)),
+        ("ldj_logit", y.log_det),
+    ];
+    if let Some(y) = inputs.find("y_in") {
+        let chain = Chain::new("dequant").with(scale).with(logit);
+        let v = chain.inverse(y, &cx).out;
+        outputs.extend([("x_inv", v.floor().to_u32()), ("v_inv", v)]);
+    }
+    outputs
 }
 
 /// A case of the family `norm` with an op of this file.

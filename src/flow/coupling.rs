@@ -44,34 +44,40 @@ impl Coupling {
     /// The raw scales and shifts for `x` (or for the layer's output: what passes
     /// through is the same).
     fn raw(&self, x: &Tensor, cx: &Context<'_>) -> Tensor {
-        let channels = x.dim(1);
-        let count = Coupling::seen_channels(self.params.mask, channels);
-        if x.check().is_err() {
-            return x.clone();
+        let seen = passed(self.name(), self.params.mask, x);
+        match seen.check() {
+            Ok(()) => self.network.forward(&seen, cx),
+            Err(_) => seen,
         }
-        if count == 0 || x.shape().rank() < 2 {
-            return x.graph().poisoned(Error::shape(
-                self.name(),
-                format!(
-                    "the mask {:?} lets nothing of {:?} pass through",
-                    self.params.mask,
-                    x.shape()
-                ),
-            ));
-        }
-        let seen = match self.params.mask {
-            CouplingMask::After(_) => x.slice(1, 0, count),
-            CouplingMask::Before(n) => x.slice(1, n, count),
-            CouplingMask::Even => x.slice_step(1, 1, count, 2),
-            CouplingMask::Odd => x.slice_step(1, 0, count, 2),
-            CouplingMask::Checkerboard { parity } => x.mul(&passes(x, parity)),
-        };
-        self.network.forward(&seen, cx)
+    }
+}
+
+/// What a coupling's network sees of `x`: the channels that pass through, or for a
+/// checkerboard all of them with zeros where they do not. Poisoned where that is nothing.
+#[track_caller]
+pub(super) fn passed(layer: &str, mask: CouplingMask, x: &Tensor) -> Tensor {
+    if x.check().is_err() {
+        return x.clone();
+    }
+    let count = Coupling::seen_channels(mask, x.dim(1));
+    if count == 0 || x.shape().rank() < 2 {
+        let detail = format!(
+            "the mask {mask:?} lets nothing of {:?} pass through",
+            x.shape()
+        );
+        return x.graph().poisoned(Error::shape(layer, detail));
+    }
+    match mask {
+        CouplingMask::After(_) => x.slice(1, 0, count),
+        CouplingMask::Before(n) => x.slice(1, n, count),
+        CouplingMask::Even => x.slice_step(1, 1, count, 2),
+        CouplingMask::Odd => x.slice_step(1, 0, count, 2),
+        CouplingMask::Checkerboard { parity } => x.mul(&passes(x, parity)),
     }
 }
 
 /// 1 where a checkerboard of this parity passes through, else 0: `[H, W]`.
-fn passes(x: &Tensor, parity: usize) -> Tensor {
+pub(super) fn passes(x: &Tensor, parity: usize) -> Tensor {
     let (height, width) = (x.dim(-2), x.dim(-1));
     let mask: Vec<f32> = (0..height * width)
         .map(|i| f32::from((i / width + i % width) % 2 == parity))

@@ -11,10 +11,14 @@ mod chain;
 mod context;
 mod coupling;
 mod density;
+mod dequantize;
 mod mixture;
 mod multiscale;
 mod permute;
+mod preprocess;
 mod reversible;
+mod scaling;
+mod spline_coupling;
 
 pub use actnorm::{ActNorm, ActNormScale};
 pub use base::{
@@ -25,9 +29,13 @@ pub use chain::{Chain, Memory};
 pub use context::{Context, FirstValues};
 pub use coupling::Coupling;
 pub use density::{Flow, bits_per_dim};
+pub use dequantize::{Dequantize, VariationalDequantize};
 pub use mixture::{ClassGaussian, GaussianMixture, mixture_joint_log_prob, mixture_log_prob};
 pub use multiscale::{MultiScale, PriorLayout, Split, TopPrior};
 pub use permute::{Permutation, Squeeze};
+pub use preprocess::{Affine, Logit, Sigmoid};
+pub use scaling::{BatchNorm, DiagonalScaling};
+pub use spline_coupling::SplineCoupling;
 
 use crate::graph::Tensor;
 use crate::nn::Layer;

@@ -38,8 +38,8 @@ mod reduce;
 mod segment_sum;
 mod softmax;
 mod source;
-mod triangular;
 mod spline;
+mod triangular;
 mod view;
 
 pub use actnorm::ActNormInit;
@@ -56,5 +56,5 @@ pub use pointwise::Map;
 pub use pool::PoolParams;
 pub use random::threefry;
 pub use reduce::{Reduce, Reduction};
-pub use triangular::Triangular;
 pub use spline::SplineParams;
+pub use triangular::Triangular;
