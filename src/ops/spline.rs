@@ -33,7 +33,8 @@ impl SplineParams {
 
     /// Error: parameters out of range, shapes that do not fit together.
     fn check(&self, op: &str, x: &Spec, raw: &Spec) -> Result<()> {
-        if !(1..=256).contains(&self.bins) || !(self.bound > 0.0 && self.bound.is_finite()) {
+        let bounded = self.bound > 0.0 && self.bound.is_finite();
+        if !bounded || !(1..=256).contains(&self.bins) {
             let detail = format!(
                 "{} bins within +-{}: 1 to 256 bins and a bound above 0 are needed",
                 self.bins, self.bound
