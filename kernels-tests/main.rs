@@ -11,6 +11,7 @@ mod flow;
 mod flow_layers;
 mod flow_support;
 mod gather;
+mod glow;
 mod linalg;
 mod matmul;
 mod nn;

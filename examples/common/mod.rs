@@ -6,6 +6,7 @@
 #![allow(dead_code, unused_imports)]
 
 pub mod args;
+pub mod flows;
 pub mod picture;
 pub mod plot;
 pub mod progress;

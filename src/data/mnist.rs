@@ -113,6 +113,25 @@ impl ImageSet {
         self
     }
 
+    /// The images with a border of zeros, so that they have `height` and `width`; an odd
+    /// row or column more goes below or to the right. Error: they are larger already.
+    pub fn padded(&self, height: usize, width: usize) -> Result<Self> {
+        let [n, c, h, w] = self.shape;
+        if height < h || width < w || (n * c * height).checked_mul(width).is_none() {
+            return Err(Error::Data {
+                file: "image set".into(),
+                detail: format!("images of {h}x{w} cannot be padded to {height}x{width}"),
+            });
+        }
+        let (top, left) = ((height - h) / 2, (width - w) / 2);
+        let mut images = vec![0; n * c * height * width];
+        for (i, row) in self.images.chunks(w).enumerate() {
+            let at = (i / h * height + top + i % h) * width + left;
+            images[at..at + w].copy_from_slice(row);
+        }
+        ImageSet::new([n, c, height, width], images, self.labels.clone())
+    }
+
     /// The images at `indices` as floats `0..=255`, `[indices, c, h, w]`. Indices
     /// behind the last image are an error.
     pub fn pixels(&self, indices: &[usize]) -> Result<Vec<f32>> {

@@ -1,6 +1,7 @@
 //! Data sets on the host: parsing files, drawing batches. Knows no graph and no GPU.
 
 mod batches;
+mod cifar;
 mod idx;
 mod mnist;
 

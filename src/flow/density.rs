@@ -1,7 +1,7 @@
 //! A chain of bijectors over a base distribution: a density and a sampler.
 
-use super::{Base, Bijector, Chain, Context, FirstValues, Mapped};
-use crate::{Error, Gpu, Graph, Params, Result, Shape, Tensor, Value};
+use super::{Base, Bijector, Chain, Context, FirstValues, Mapped, Traced};
+use crate::{Error, Gpu, Graph, Outputs, Params, Result, Shape, Tensor, Value};
 
 /// `log p(x) = log p_base(z) + log |det dz/dx|` with `z` = chain(x).
 pub struct Flow {
@@ -76,75 +76,115 @@ impl Flow {
         bits_per_dim(&self.log_prob(x, cx), dims, bins)
     }
 
-    /// Sets the data-dependent first values of all layers from the batch `x` (row-major,
-    /// of `shape` = `[N, ..]`): see [`FirstValues::set`] for the errors.
-    pub fn initialize(
-        &self,
-        gpu: &Gpu,
-        params: &Params,
-        x: &[f32],
-        shape: impl Into<Shape>,
-    ) -> Result<()> {
-        let graph = Graph::new();
+    /// Sets the data-dependent first values of all layers from a batch: see
+    /// [`FirstValues::set`] for the errors.
+    pub fn initialize(&self, gpu: &Gpu, params: &Params, batch: &Batch<'_>) -> Result<()> {
         let first = FirstValues::new();
-        let input = graph.input("x", shape);
-        let z = self
-            .chain
-            .forward(&input, &Context::eval().computing(&first));
-        z.out.check()?;
-        first.set(gpu, params, &[("x", Value::F32(x))])
+        batch.with(|x, cx| self.chain.forward(x, &cx.computing(&first)).out.check())?;
+        first.set(gpu, params, &batch.inputs())
     }
 
-    /// Looks for the first layer that gives a value that is not finite for the batch `x`
-    /// (row-major, of `shape` = `[N, ..]`). Errors: [`Error::NonFinite`] with the layer's
-    /// place in the chain; those of a run. For flows without conditions.
-    pub fn check_finite(
-        &self,
-        gpu: &Gpu,
-        params: &Params,
-        x: &[f32],
-        shape: impl Into<Shape>,
-    ) -> Result<()> {
-        let graph = Graph::new();
-        let input = graph.input("x", shape);
-        let mut found = Vec::new();
-        let cx = Context::eval();
-        self.chain.trace(self.chain.name(), &input, &cx, &mut found);
-        let mut names = vec!["the input".to_string()];
-        let mut wanted = vec![&input];
-        for traced in &found {
-            names.push(traced.name.clone());
-            wanted.push(&traced.mapped.out);
-            names.push(format!("the log-determinant of {}", traced.name));
-            wanted.push(&traced.mapped.log_det);
-        }
-        let mut program = graph.compile_pure(gpu, params, &wanted)?;
-        let results = program.run(&[("x", Value::F32(x))])?;
+    /// Looks for the first layer that gives a value that is not finite for a batch.
+    /// Errors: [`Error::NonFinite`] with the layer's place in the chain; those of a run.
+    pub fn check_finite(&self, gpu: &Gpu, params: &Params, batch: &Batch<'_>) -> Result<()> {
+        let (names, wanted) = batch.with(|x, cx| {
+            let mut found = Vec::new();
+            self.chain.trace(self.chain.name(), x, &cx, &mut found);
+            let mut names = vec!["the input".to_string()];
+            let mut wanted = vec![x.clone()];
+            for Traced { name, mapped } in found {
+                wanted.extend([mapped.out, mapped.log_det]);
+                names.push(name.clone());
+                names.push(format!("the log-determinant of {name}"));
+            }
+            (names, wanted)
+        });
+        let wanted: Vec<&Tensor> = wanted.iter().collect();
+        let results = batch.run(gpu, params, &wanted)?;
         results.check_finite(&names.iter().map(String::as_str).collect::<Vec<_>>())
     }
 
-    /// The largest `|decode(encode(x)) - x|` over the batch `x` (row-major, of `shape` =
-    /// `[N, ..]`), in the units of `x`: how well the inverse holds after training. Errors:
-    /// those of a run, and a result that is not finite.
+    /// The largest `|decode(encode(x)) - x|` over a batch, in the units of `x`: how well
+    /// the inverse holds, say after training. Errors: those of a run, and a result that is
+    /// not finite.
     pub fn reconstruction_error(
         &self,
         gpu: &Gpu,
         params: &Params,
-        x: &[f32],
-        shape: impl Into<Shape>,
+        batch: &Batch<'_>,
     ) -> Result<f32> {
-        let graph = Graph::new();
-        let input = graph.input("x", shape);
-        let cx = Context::eval();
-        let z = self.chain.forward(&input, &cx).out;
-        let error = self.chain.inverse(&z, &cx).out.sub(&input).abs();
-        let worst = error.max(&[], false);
-        let total = error.sum(&[], false);
-        let mut program = graph.compile_pure(gpu, params, &[&worst, &total])?;
-        let results = program.run(&[("x", Value::F32(x))])?;
+        let wanted = batch.with(|x, cx| {
+            let z = self.chain.forward(x, &cx).out;
+            let error = self.chain.inverse(&z, &cx).out.sub(x).abs();
+            [error.max(&[], false), error.sum(&[], false)]
+        });
+        let results = batch.run(gpu, params, &[&wanted[0], &wanted[1]])?;
         // A maximum may pass over a NaN; a sum does not.
-        results.check_finite(&["the reconstruction's error", "the reconstruction's error"])?;
+        results.check_finite(&["the largest reconstruction error", "the reconstruction"])?;
         results.scalar(0)
+    }
+}
+
+/// Data on the host for one run of a flow.
+#[derive(Clone)]
+pub struct Batch<'a> {
+    x: &'a [f32],
+    shape: Shape,
+    condition: Option<(Value<'a>, Shape)>,
+}
+
+impl<'a> Batch<'a> {
+    /// Samples `[N, ..]`, row-major.
+    pub fn new(x: &'a [f32], shape: impl Into<Shape>) -> Self {
+        Batch {
+            x,
+            shape: shape.into(),
+            condition: None,
+        }
+    }
+
+    /// The same samples with a condition: features, or classes as u32 `[N]`.
+    pub fn with_condition(self, value: impl Into<Value<'a>>, shape: impl Into<Shape>) -> Self {
+        Batch {
+            condition: Some((value.into(), shape.into())),
+            ..self
+        }
+    }
+
+    /// Builds on this batch's inputs in a new graph.
+    fn with<T>(&self, build: impl FnOnce(&Tensor, Context<'_>) -> T) -> T {
+        let graph = Graph::new();
+        let x = graph.input("x", &self.shape);
+        let condition = self.condition.as_ref().map(|(value, shape)| match value {
+            Value::F32(_) => graph.input("condition", shape),
+            Value::U32(_) => graph.input_u32("condition", shape),
+        });
+        let cx = Context::eval();
+        match &condition {
+            Some(condition) => build(&x, cx.with_condition(condition)),
+            None => build(&x, cx),
+        }
+    }
+
+    fn inputs(&self) -> Vec<(&str, Value<'_>)> {
+        let mut inputs = vec![("x", Value::F32(self.x))];
+        if let Some((value, _)) = &self.condition {
+            inputs.push(("condition", *value));
+        }
+        inputs
+    }
+
+    fn run(&self, gpu: &Gpu, params: &Params, wanted: &[&Tensor]) -> Result<Outputs> {
+        let Some(first) = wanted.first() else {
+            return Err(Error::Graph("nothing was asked for".into()));
+        };
+        let mut program = first.graph().compile_pure(gpu, params, wanted)?;
+        let inputs = self.inputs().into_iter();
+        program.run(
+            &inputs
+                .filter(|(n, _)| program.has_input(n))
+                .collect::<Vec<_>>(),
+        )
     }
 }
 

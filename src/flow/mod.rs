@@ -28,11 +28,11 @@ pub use base::{
 pub use chain::{Chain, Memory};
 pub use context::{Context, FirstValues};
 pub use coupling::Coupling;
-pub use density::{Flow, bits_per_dim};
+pub use density::{Batch, Flow, bits_per_dim};
 pub use dequantize::{Dequantize, VariationalDequantize};
 pub use mixture::{ClassGaussian, GaussianMixture, mixture_joint_log_prob, mixture_log_prob};
 pub use multiscale::{MultiScale, PriorLayout, Split, TopPrior};
-pub use permute::{Permutation, Squeeze};
+pub use permute::{Flatten, Permutation, Squeeze};
 pub use preprocess::{Affine, Logit, Sigmoid};
 pub use scaling::{BatchNorm, DiagonalScaling};
 pub use spline_coupling::SplineCoupling;

@@ -1,4 +1,4 @@
-//! Maps that only move elements: fixed permutations of channels, squeezing.
+//! Maps that only move elements: fixed permutations of channels, squeezing, flattening.
 
 use super::{Bijector, Context, Mapped, no_log_det};
 use crate::ops::ConvParams;
@@ -178,5 +178,38 @@ impl Bijector for Squeeze {
     fn pixel_log_det(&self, x: &Tensor, _: &Context<'_>) -> Tensor {
         let half = |axis| x.dim(axis).div_ceil(2);
         x.graph().full([x.dim(0), half(2), half(3)], 0.0)
+    }
+}
+
+/// Images `[N, C, H, W]` as vectors `[N, C H W]`.
+pub struct Flatten {
+    event: [usize; 3],
+}
+
+impl Flatten {
+    /// For images of `event` = channels, height, width.
+    pub fn new(event: [usize; 3]) -> Self {
+        Flatten { event }
+    }
+}
+
+impl Bijector for Flatten {
+    fn name(&self) -> &str {
+        "flatten"
+    }
+
+    fn forward(&self, x: &Tensor, _: &Context<'_>) -> Mapped {
+        Mapped {
+            out: x.reshape([x.dim(0), self.event.iter().product()]),
+            log_det: no_log_det(x),
+        }
+    }
+
+    fn inverse(&self, z: &Tensor, _: &Context<'_>) -> Mapped {
+        let [c, h, w] = self.event;
+        Mapped {
+            out: z.reshape([z.dim(0), c, h, w]),
+            log_det: no_log_det(z),
+        }
     }
 }

@@ -1,6 +1,11 @@
 //! Whole networks by name, with published configurations as presets. They are
 //! compositions of layers; they must not know data sets or training loops.
 
+mod glow;
+mod glow_nets;
+mod image_flow;
 mod vqvae;
 
+pub use glow::{Glow, GlowConfig, GlowConvention, Mixing};
+pub use image_flow::ImageFlow;
 pub use vqvae::{VqVae, VqVaeOutput};

@@ -31,6 +31,27 @@ impl Conv2d {
         })
     }
 
+    /// A layer with bias and other first values: those of the kernel and of the bias.
+    pub fn with_init(
+        params: &Params,
+        [inputs, outputs]: [usize; 2],
+        kernel: [usize; 2],
+        options: ConvParams,
+        [weight, bias]: [Init; 2],
+    ) -> Result<Self> {
+        let shape = [
+            outputs,
+            inputs / options.groups.max(1),
+            kernel[0],
+            kernel[1],
+        ];
+        Ok(Conv2d {
+            weight: params.add("weight", shape, weight)?,
+            bias: Some(params.add("bias", [outputs], bias)?),
+            options,
+        })
+    }
+
     /// A layer that is a kernel only, as before a normalisation.
     pub fn without_bias(
         params: &Params,

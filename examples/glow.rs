@@ -1,0 +1,146 @@
+//! A normalizing flow of images: NICE, RealNVP or Glow.
+//!
+//! `cargo run --release --example glow` trains a small Glow on the 8x8 digits that the
+//! project ships; with `-- --data DIR` on images in MNIST's or CIFAR-10's file format.
+//! Writes samples, samples by temperature, interpolations, reconstructions, the curve of
+//! bits per dimension and the weights to `out/glow/`.
+
+mod common;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, ValueEnum};
+use common::flows::{self, Setup};
+use common::{CommonArgs, Defaults, digits_dir};
+use flowgrad::Params;
+use flowgrad::flow::Memory;
+use flowgrad::models::{Glow, GlowConfig};
+
+/// Trains a normalizing flow on images and shows what it learnt.
+///
+/// Pixels `k` of `bins` levels enter as `(k + u) / bins - 0.5` with uniform noise `u`
+/// (`--no-dequant`: u = 0); images are padded with zeros until height and width are
+/// divisible by 2^levels (28x28 becomes 32x32). The loss is the mean of bits per
+/// dimension over the batch. Adam with betas 0.9 and 0.999, eps 1e-8, no weight decay.
+/// Batches come from the training file; the incomplete one at the end of an epoch is
+/// left out. Data-dependent first values come from the first batch, unless weights are
+/// loaded; `--steps 0 --save FILE` writes the weights that training starts from. Row `n`
+/// of the CSV (from 0) holds the loss before update `n`. The architecture, layer by layer
+/// with the names of its parameters, stands in the documentation of `models::Glow`,
+/// `models::RealNvp` and `models::Nice`.
+#[derive(Parser)]
+struct Args {
+    #[command(flatten)]
+    common: CommonArgs,
+    /// Which flow
+    #[arg(long, value_enum, default_value_t = Model::Glow)]
+    model: Model,
+    /// Folder with images under MNIST's or CIFAR-10's (binary) file names; the shipped
+    /// digits without it
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+    /// Scales
+    #[arg(long, value_name = "N", default_value_t = 2)]
+    levels: usize,
+    /// Steps per scale (NICE: couplings)
+    #[arg(long, value_name = "N", default_value_t = 4)]
+    depth: usize,
+    /// Width of the networks inside the couplings
+    #[arg(long, value_name = "N", default_value_t = 64)]
+    hidden: usize,
+    /// What is kept for the gradient: store, rebuild, or checkpoint:K
+    #[arg(long, value_name = "HOW", default_value = "store", value_parser = memory)]
+    memory: Memory,
+    /// Additive couplings instead of affine ones (Glow)
+    #[arg(long)]
+    additive: bool,
+    /// A model of each class (Glow)
+    #[arg(long)]
+    conditional: bool,
+    /// No noise on the pixels
+    #[arg(long)]
+    no_dequant: bool,
+    /// Steps over which the learning rate rises to its value
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    warmup: u64,
+    /// The largest norm of a gradient
+    #[arg(long, value_name = "X")]
+    clip: Option<f32>,
+    /// Evaluate on the first N held-out images only
+    #[arg(long, value_name = "N", default_value_t = 1000)]
+    test_images: usize,
+    /// Write the log-likelihood of every held-out image here, in nats (NumPy format)
+    #[arg(long, value_name = "FILE.npy")]
+    eval_log_prob: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Model {
+    Nice,
+    Realnvp,
+    Glow,
+}
+
+fn memory(text: &str) -> Result<Memory, String> {
+    match text.split_once(':') {
+        None if text == "store" => Ok(Memory::Store),
+        None if text == "rebuild" => Ok(Memory::Rebuild),
+        Some(("checkpoint", k)) => match k.parse() {
+            Ok(k) if k > 0 => Ok(Memory::Checkpoint(k)),
+            _ => Err("checkpoint:K needs a whole number above 0".into()),
+        },
+        _ => Err("expected store, rebuild or checkpoint:K".into()),
+    }
+}
+
+fn main() -> ExitCode {
+    common::main(|| {
+        let args: Args = common::parse(Defaults {
+            name: "glow",
+            steps: 600,
+            batch: 64,
+            lr: 1e-3,
+        });
+        let gpu = args.common.gpu()?;
+        if !(1..=8).contains(&args.levels) {
+            return Err("--levels must be 1 to 8".into());
+        }
+        let (folder, bins) = match &args.data {
+            Some(folder) => (folder.clone(), 256),
+            None => (digits_dir(), 17),
+        };
+        let [train, test] = flows::images(&folder, 1 << args.levels)?;
+        let test = test.take(args.test_images.max(1));
+        let [_, channels, height, width] = train.shape;
+        let params = Params::new(args.common.seed);
+        let classes = args.conditional.then(|| train.classes());
+        let glow = Glow::new(
+            &params,
+            GlowConfig {
+                image: [channels, height, width],
+                bins,
+                levels: args.levels,
+                depth: args.depth,
+                hidden: args.hidden,
+                affine: !args.additive,
+                classes,
+                memory: args.memory,
+                ..GlowConfig::digits()
+            },
+        )?;
+        let setup = Setup {
+            params: &params,
+            model: &glow,
+            train: &train,
+            test: &test,
+            title: "Glow",
+            dequantize: !args.no_dequant,
+            warmup: args.warmup,
+            clip: args.clip,
+            log_prob: args.eval_log_prob.as_deref(),
+            load: &|params, file| glow.load(params, file),
+        };
+        flows::run(&args.common, &gpu, &setup)
+    })
+}
