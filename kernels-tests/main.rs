@@ -12,6 +12,7 @@ mod flow_layers;
 mod flow_support;
 mod gather;
 mod glow;
+mod inv1x1;
 mod linalg;
 mod matmul;
 mod nn;

@@ -2,7 +2,7 @@
 
 use flowgrad::ops::{
     Activation, ConvParams, ConvTransposeParams, CouplingMask, CouplingParams, CouplingScale,
-    CrossEntropy, PoolParams, SplineParams,
+    CrossEntropy, Plu, PoolParams, SplineParams,
 };
 use flowgrad::{Graph, Tensor, tape};
 
@@ -17,6 +17,7 @@ pub fn zoo() -> Vec<Case> {
     let mut cases = Vec::new();
     products(&mut cases);
     matrices(&mut cases);
+    factored(&mut cases);
     convolutions(&mut cases);
     pools(&mut cases);
     reductions(&mut cases);
@@ -97,6 +98,26 @@ fn matrices(cases: &mut Vec<Case>) {
             true,
         ));
     }
+}
+
+fn factored(cases: &mut Vec<Case>) {
+    let shapes: [&[usize]; 5] = [&[7, 7], &[7, 7], &[7, 7], &[7], &[7]];
+    let inputs: Vec<Data> = (1..).zip(shapes).map(|(i, s)| Data::f32(s, i)).collect();
+    cases.push(build_case(
+        "plu",
+        &inputs,
+        |_, x| {
+            let plu = Plu {
+                p: &x[0].stop_gradient(),
+                l: &x[1],
+                u: &x[2],
+                sign: &x[3].stop_gradient(),
+                log_s: &x[4],
+            };
+            vec![plu.assemble(), plu.inverse()]
+        },
+        true,
+    ));
 }
 
 fn convolutions(cases: &mut Vec<Case>) {

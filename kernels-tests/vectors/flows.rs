@@ -5,7 +5,7 @@ use flowgrad::flow::{
     Affine, Bijector, Chain, Context, Logit, gaussian_log_prob, mixture_log_prob,
     standard_logistic_log_prob, standard_normal_log_prob,
 };
-use flowgrad::ops::{CouplingMask, CouplingParams, CouplingScale};
+use flowgrad::ops::{ConvParams, CouplingMask, CouplingParams, CouplingScale, Plu};
 
 use super::families::unknown;
 use super::{Inputs, Outputs, VectorCase};
@@ -16,6 +16,7 @@ pub fn build(case: &VectorCase<'_>, x: &Inputs) -> Outputs {
         "gaussian_logp" | "std_normal_logp" | "gmm_logp" | "std_logistic_logp" => log_prob(case, x),
         "dequant_logit" => dequant_logit(case, x),
         "affine_coupling" | "additive_coupling" | "checkerboard_coupling" => coupling(case, x),
+        "inv1x1_plu" | "inv1x1_full" => inv1x1(case, x),
         _ => unknown(case),
     }
 }
@@ -24,13 +25,7 @@ pub fn build(case: &VectorCase<'_>, x: &Inputs) -> Outputs {
 pub fn is_later(op: &str) -> bool {
     matches!(
         op,
-        "inv1x1_plu"
-            | "inv1x1_full"
-            | "squeeze"
-            | "unsqueeze"
-            | "split_prior"
-            | "glow_step"
-            | "bits_per_dim"
+        "squeeze" | "unsqueeze" | "split_prior" | "glow_step" | "bits_per_dim"
     )
 }
 
@@ -71,6 +66,40 @@ fn coupling(case: &VectorCase<'_>, inputs: &Inputs) -> Outputs {
         outputs.extend([("x_inv", x), ("ldj_inv", ldj)]);
     }
     outputs
+}
+
+fn inv1x1(case: &VectorCase<'_>, inputs: &Inputs) -> Outputs {
+    let get = |name: &str| inputs.get(name);
+    let (weight, inverse, log_det) = match case.op.as_str() {
+        "inv1x1_plu" => {
+            let plu = Plu {
+                p: get("p"),
+                l: get("l"),
+                u: get("u"),
+                sign: get("sign_s"),
+                log_s: get("log_s"),
+            };
+            let log_det = get("log_s").sum(&[], false);
+            (plu.assemble(), plu.inverse(), log_det)
+        }
+        _ => {
+            let w = get("w");
+            (w.clone(), w.inverse(), w.slogdet().1)
+        }
+    };
+    let [n, c, h, w] = [0, 1, 2, 3].map(|axis| get("x").dim(axis));
+    let mix = |x: &Tensor, weight: &Tensor| {
+        x.conv2d(&weight.reshape([c, c, 1, 1]), None, &ConvParams::default())
+    };
+    let ldj = log_det.mul_scalar((h * w) as f32).reshape([1]);
+    let ldj = ldj.broadcast_to([n]);
+    vec![
+        ("z", mix(get("x"), &weight)),
+        ("x_inv", mix(get("z_in"), &inverse)),
+        ("ldj_inv", ldj.neg()),
+        ("ldj", ldj),
+        ("w", weight),
+    ]
 }
 
 fn log_prob(case: &VectorCase<'_>, inputs: &Inputs) -> Outputs {

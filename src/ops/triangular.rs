@@ -288,4 +288,11 @@ impl Tensor {
         rows.equal(&columns)
             .select(&self.ones_like(), &self.tril(-1))
     }
+
+    /// This `[n, n]` with `diagonal` `[n]` on its diagonal.
+    #[track_caller]
+    pub(crate) fn with_diagonal(&self, diagonal: &Tensor) -> Tensor {
+        let (rows, columns) = self.row_and_column(0);
+        rows.equal(&columns).select(diagonal, self)
+    }
 }

@@ -128,8 +128,13 @@ impl Params {
         self.insert(name, shape.into(), init, false)
     }
 
+    /// What a parameter added as `name` is called.
+    pub(crate) fn full_name(&self, name: &str) -> String {
+        format!("{}{name}", self.prefix)
+    }
+
     fn insert(&self, name: &str, shape: Shape, init: Init, trainable: bool) -> Result<Param> {
-        let full = format!("{}{name}", self.prefix);
+        let full = self.full_name(name);
         let wrong = |detail: String| Error::Argument {
             what: format!("parameter `{full}`"),
             detail,
@@ -206,7 +211,7 @@ impl Params {
 
     /// The parameter or state called `name` (below this handle's prefix).
     pub fn find(&self, name: &str) -> Result<Param> {
-        let full = format!("{}{name}", self.prefix);
+        let full = self.full_name(name);
         let inner = self.lock();
         let index = inner.index(&full)?;
         let entry = &inner.entries[index];
