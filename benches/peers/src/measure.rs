@@ -1,0 +1,145 @@
+//! Timing both sides of a row in turns.
+
+use std::time::{Duration, Instant};
+
+use burn::tensor::Device;
+use flowgrad::Gpu;
+
+use crate::rows::Row;
+
+pub type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
+
+/// Short rows are repeated until this time is spent, or `MOST` times.
+const SPEND: Duration = Duration::from_millis(500);
+const MOST: usize = 101;
+/// Runs of either side before the first timed one.
+const WARM_UP: usize = 3;
+/// Steps of a training whose losses are compared.
+pub const COMPARED_STEPS: usize = 3;
+
+/// One of the two that are compared.
+pub trait Side {
+    /// Runs once and waits until the device is done.
+    fn run(&mut self) -> Outcome<()>;
+    /// Runs once and returns the results. Called before anything is timed.
+    fn results(&mut self) -> Outcome<Vec<Vec<f32>>>;
+}
+
+/// What was measured of one row.
+pub struct Measured {
+    name: String,
+    ours: Times,
+    peer: Times,
+    pub max_abs_diff: f64,
+    pub tolerance: f64,
+}
+
+/// Times of one side in milliseconds, sorted.
+struct Times(Vec<f64>);
+
+impl Times {
+    fn median(&self) -> f64 {
+        self.0[self.0.len() / 2]
+    }
+
+    /// Half the distance between the quartiles, as a fraction of the median.
+    fn spread(&self) -> f64 {
+        let at = |q: usize| self.0[(self.0.len() - 1) * q / 4];
+        (at(3) - at(1)) / 2.0 / self.median()
+    }
+}
+
+pub const HEADER: &str = "\
+| row | ours ms | burn ms | ratio | max abs diff |
+|---|---|---|---|---|";
+
+impl std::fmt::Display for Measured {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let side = |t: &Times| format!("{:.3} +-{:.0} %", t.median(), 100.0 * t.spread());
+        write!(
+            f,
+            "| {} | {} | {} | {:.2} | {:.1e} |",
+            self.name,
+            side(&self.ours),
+            side(&self.peer),
+            self.ratio(),
+            self.max_abs_diff
+        )
+    }
+}
+
+impl Measured {
+    fn ratio(&self) -> f64 {
+        self.peer.median() / self.ours.median()
+    }
+
+    pub fn json(&self) -> serde_json::Value {
+        serde_json::json!({
+            "name": self.name,
+            "ours_ms": self.ours.median(),
+            "peer_ms": self.peer.median(),
+            "ratio": self.ratio(),
+            "max_abs_diff": self.max_abs_diff,
+        })
+    }
+}
+
+/// Compares and times one row.
+pub fn measure(row: &Row, gpu: &Gpu, device: &Device, repeats: usize) -> Outcome<Measured> {
+    let (mut ours, mut peer) = (row.build)(gpu, device)?;
+    let (mine, theirs) = (ours.results()?, peer.results()?);
+    let (max_abs_diff, size) = (row.compare)(&mine, &theirs);
+    for _ in 0..WARM_UP {
+        ours.run()?;
+        peer.run()?;
+    }
+    let mut times = [Vec::new(), Vec::new()];
+    let start = Instant::now();
+    while times[0].len() < repeats || (times[0].len() < MOST && start.elapsed() < SPEND) {
+        // Whoever comes second finds caches that the other one filled.
+        let order = if times[0].len() % 2 == 0 {
+            [0, 1]
+        } else {
+            [1, 0]
+        };
+        for side in order {
+            let start = Instant::now();
+            match side {
+                0 => ours.run()?,
+                _ => peer.run()?,
+            }
+            times[side].push(start.elapsed().as_secs_f64() * 1e3);
+        }
+    }
+    let [ours, peer] = times.map(|mut t| {
+        t.sort_by(f64::total_cmp);
+        Times(t)
+    });
+    Ok(Measured {
+        name: row.name.clone(),
+        ours,
+        peer,
+        max_abs_diff,
+        tolerance: row.tolerance * size.max(1.0),
+    })
+}
+
+/// The largest difference of two lists of results, and the largest element.
+pub fn largest_difference(ours: &[Vec<f32>], peer: &[Vec<f32>]) -> (f64, f64) {
+    let same = ours.len() == peer.len() && ours.iter().zip(peer).all(|(a, b)| a.len() == b.len());
+    if !same {
+        return (f64::NAN, 0.0);
+    }
+    let mut largest = (0.0f64, 0.0f64);
+    for (a, b) in ours.iter().flatten().zip(peer.iter().flatten()) {
+        let difference = (f64::from(*a) - f64::from(*b)).abs();
+        if difference.is_nan() {
+            return (f64::NAN, 0.0);
+        }
+        largest = (
+            largest.0.max(difference),
+            largest.1.max(f64::from(*b).abs()),
+        );
+    }
+    largest
+}
