@@ -1,8 +1,10 @@
 //! The nearest code: every tile edge, both vector widths, parts of the codebook
 //! merged, ties, with and without subgroups.
 
+use flowgrad::device::DeviceProfile;
 use flowgrad::gpu::GpuOptions;
-use flowgrad::{Gpu, Graph};
+use flowgrad::plan::PlanOptions;
+use flowgrad::{Gpu, Graph, Tensor};
 
 use crate::support::{Data, Tol, build_case, check_op, run_gpu, run_on};
 
@@ -81,6 +83,20 @@ fn wrong_shapes_tell() {
     }
 }
 
+/// What a device finds, and the kernels that it ran; panics where it is not the nearest.
+fn search(gpu: &Gpu, n: usize, k: usize, d: usize) -> Vec<String> {
+    let data = [Data::f32([n, d], 8), Data::f32([k, d], 9)];
+    let build = |t: &[Tensor]| vec![t[0].codebook_nearest(&t[1])];
+    let case = build_case("variants", &data, |_, t| build(t), false);
+    let (got, kernels) = run_on(gpu, &case.inputs, &case.wanted()).unwrap();
+    let Data::U32 { values, .. } = &got[0] else {
+        unreachable!()
+    };
+    let expected: Vec<u32> = case.reference()[0].data.iter().map(|v| *v as u32).collect();
+    assert_eq!(values, &expected, "{kernels:?}: {n} rows, {k} codes of {d}");
+    kernels
+}
+
 #[test]
 fn with_and_without_subgroups() {
     for subgroups in [true, false] {
@@ -95,20 +111,50 @@ fn with_and_without_subgroups() {
         };
         assert!(subgroups || kernel == "codebook_nearest");
         for (n, k, d) in [(16, 3, 4), (31, 129, 5), (65, 1030, 8), (33, 4100, 64)] {
-            let data = [Data::f32([n, d], 8), Data::f32([k, d], 9)];
-            let case = build_case(
-                "variants",
-                &data,
-                |_, t| vec![t[0].codebook_nearest(&t[1])],
-                false,
-            );
-            let (got, kernels) = run_on(&gpu, &case.inputs, &case.wanted()).unwrap();
+            let kernels = search(&gpu, n, k, d);
             assert!(kernels.iter().any(|name| name == kernel));
-            let Data::U32 { values: got, .. } = &got[0] else {
-                unreachable!()
-            };
-            let expected: Vec<u32> = case.reference()[0].data.iter().map(|v| *v as u32).collect();
-            assert_eq!(got[..], expected, "{kernel}: {n} rows, {k} codes of {d}");
         }
+    }
+}
+
+#[test]
+fn long_searches_are_dealt_out_over_dispatches() {
+    for subgroups in [true, false] {
+        let gpu = Gpu::with(GpuOptions {
+            subgroups,
+            dispatch_flops: Some(1 << 14),
+            ..Default::default()
+        })
+        .unwrap();
+        // 200 rows are four chunks; the second case also merges parts of its codebook.
+        for (n, k, d, merged) in [(200, 40, 4, false), (150, 2000, 4, true)] {
+            let kernels = search(&gpu, n, k, d);
+            let count = |what: &str| kernels.iter().filter(|name| name.contains(what)).count();
+            assert!(count("codebook_subgroup") + count("codebook_nearest") >= 3);
+            assert!(!merged || count("codebook_merge") >= 1, "{kernels:?}");
+        }
+    }
+}
+
+/// The memory and the chunks of a search that is too long to be run in every test.
+#[test]
+fn a_large_search_needs_little_memory() {
+    let graph = Graph::new();
+    let x = graph.input("x", [262_144, 64]);
+    let codebook = graph.input("codebook", [8192, 64]);
+    let nearest = x.codebook_nearest(&codebook);
+    for subgroup_size in [None, Some(8), Some(32)] {
+        let profile = DeviceProfile {
+            subgroup_size,
+            ..DeviceProfile::baseline()
+        };
+        let plan = graph
+            .plan(&profile, &[], &[&nearest], &PlanOptions::default())
+            .unwrap();
+        let memory = plan.memory();
+        let output = 262_144 * 4;
+        assert!(memory.temporary - output < 16 << 20, "{memory:?}");
+        let longest = plan.steps.iter().map(|s| s.flops).max().unwrap();
+        assert!(longest <= profile.dispatch_flops + (1 << 28), "{longest}");
     }
 }

@@ -38,6 +38,7 @@ fn profiles() -> Vec<(&'static str, DeviceProfile)> {
     };
     vec![
         ("all in registers", forced("register")),
+        ("packed operands", forced("packed")),
         ("workgroup memory, small tiles", forced("tile 32")),
         ("workgroup memory, large tiles", forced("tile 128")),
         ("WebGPU's default limits", base.clone()),

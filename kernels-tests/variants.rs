@@ -114,6 +114,7 @@ fn every_variant(kernel: &str, cases: &[Case], kernel_of: impl Fn(&str) -> &'sta
 fn every_variant_of_products() {
     every_variant("matmul", &products(), |variant| match variant {
         "shuffle" => "matmul_shuffle",
+        "packed" => "matmul_packed",
         "register" => "matmul",
         _ => "matmul_tiled",
     });

@@ -1,9 +1,11 @@
-// y[n] = index[p, n] of the part p with the lowest best[p, n], the first where several are
-//   index, best [parts, N], y [N]
+// y[first + n] = index[p, n] of the part p with the lowest best[p, n], the first where
+// several are
+//   index, best [parts, rows], y [N]
 // Grid: flat, one invocation per row. Caller: ops/codebook.rs
 #import grid
 
 struct Args {
+    first: u32,
     rows: u32,
     parts: u32,
 }
@@ -29,5 +31,5 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
             at = index[p * args.rows + n];
         }
     }
-    y[n] = at;
+    y[args.first + n] = at;
 }

@@ -2,12 +2,14 @@
 //   x [N, D], e [K, D], norms [K] = |e|^2 / 2, y [N]; width counts VEC-vectors of D
 // One invocation takes ROWS rows of x and CODES codes at a time through registers,
 // over its part of the codes; no distance is stored. With SPLIT the parts leave their
-// minima in best and index [parts, N] for codebook_merge.
+// minima in best and index [parts, rows of the dispatch] for codebook_merge.
 // Grid: flat, x over row tiles, then parts of the codebook. Caller: ops/codebook.rs
 #import grid
 
 struct Args {
-    rows: u32,
+    // Rows of this dispatch: the first, and the one past the last.
+    first_row: u32,
+    end_row: u32,
     codes: u32,
     width: u32,
     tiles: u32,
@@ -38,13 +40,13 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
         return;
     }
     let part = index / args.tiles;
-    let n0 = (index - part * args.tiles) * ${ROWS}u;
+    let n0 = (index - part * args.tiles) * ${ROWS}u + args.first_row;
     let first = part * args.part;
     let end = min(first + args.part, args.codes);
 
     // Rows past the edge repeat the last one; they are not stored.
 #repeat r ROWS
-    let x${r} = min(n0 + ${r}u, args.rows - 1u) * args.width;
+    let x${r} = min(n0 + ${r}u, args.end_row - 1u) * args.width;
     var low${r} = 3.4028235e38;
     var at${r} = first;
 #end
@@ -84,12 +86,14 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
 #end
     }
 #repeat r ROWS
-    if (n0 + ${r}u < args.rows) {
-        let out = part * args.rows + n0 + ${r}u;
-        y[out] = at${r};
+    if (n0 + ${r}u < args.end_row) {
 #if SPLIT
+        let out = part * (args.end_row - args.first_row) + n0 + ${r}u - args.first_row;
         best[out] = low${r};
+#else
+        let out = n0 + ${r}u;
 #endif
+        y[out] = at${r};
     }
 #end
 }

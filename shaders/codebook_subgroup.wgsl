@@ -4,14 +4,16 @@
 // values are loaded by one lane and shuffled to all: LOADS + CODES loads serve ROWS * CODES
 // products of every lane.
 // In the end the lanes' minima are merged, the lower index first where they are equal.
-// With SPLIT the parts of the codebook leave theirs in best and index [parts, N] for
+// With SPLIT the parts of the codebook leave theirs in best and index [parts, rows of the dispatch] for
 // codebook_merge.
 // Grid: 64 / LANES subgroups per workgroup, over row tiles, then parts of the codebook.
 // Caller: ops/codebook.rs
 #import grid
 
 struct Args {
-    rows: u32,
+    // Rows of this dispatch: the first, and the one past the last.
+    first_row: u32,
+    end_row: u32,
     codes: u32,
     width: u32,
     tiles: u32,
@@ -43,12 +45,12 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
     let last = args.tiles * args.parts - 1u;
     let index = min(subgroup, last);
     let part = index / args.tiles;
-    let n0 = (index - part * args.tiles) * ${ROWS}u;
+    let n0 = (index - part * args.tiles) * ${ROWS}u + args.first_row;
     let first = part * args.part;
     let end = min(first + args.part, args.codes);
 
 #repeat i LOADS
-    let x${i} = min(n0 + ${i * LANES}u + lane, args.rows - 1u) * args.width;
+    let x${i} = min(n0 + ${i * LANES}u + lane, args.end_row - 1u) * args.width;
 #end
 #repeat r ROWS
     var low${r} = 3.4028235e38;
@@ -111,12 +113,14 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
         return;
     }
 #repeat r ROWS
-    if (lane == ${r % LANES}u && n0 + ${r}u < args.rows) {
-        let out = part * args.rows + n0 + ${r}u;
-        y[out] = at${r};
+    if (lane == ${r % LANES}u && n0 + ${r}u < args.end_row) {
 #if SPLIT
+        let out = part * (args.end_row - args.first_row) + n0 + ${r}u - args.first_row;
         best[out] = low${r};
+#else
+        let out = n0 + ${r}u;
 #endif
+        y[out] = at${r};
     }
 #end
 }

@@ -13,6 +13,17 @@ pub enum DeviceClass {
     Discrete,
 }
 
+impl DeviceClass {
+    /// The default of [`DeviceProfile::dispatch_flops`], for slow adapters of the class.
+    pub fn dispatch_flops(self) -> u64 {
+        match self {
+            DeviceClass::Software => 4 << 30,
+            DeviceClass::Integrated => 32 << 30,
+            DeviceClass::Discrete => 256 << 30,
+        }
+    }
+}
+
 /// Limits and features that lowering and planning depend on.
 #[derive(Debug, Clone, PartialEq)]
 pub struct DeviceProfile {
@@ -44,6 +55,9 @@ pub struct DeviceProfile {
     /// packed copies of its operands. Their kernels are long: what they save on small
     /// convolutions is less than the driver's compiler takes for them.
     pub packed_conv_flops: u64,
+    /// Floating-point operations that one dispatch should not exceed, where an op can be
+    /// split: about a tenth of a second. Watchdogs reset GPUs after about two.
+    pub dispatch_flops: u64,
     /// Measured choices among the variants of kernels; empty unless the device was tuned.
     pub choices: Choices,
 }
@@ -68,6 +82,7 @@ impl DeviceProfile {
             workgroup_memory: 16 << 10,
             offset_alignment: 256,
             packed_conv_flops: PACKED_CONV_FLOPS,
+            dispatch_flops: DeviceClass::Integrated.dispatch_flops(),
             choices: Choices::default(),
         }
     }

@@ -27,7 +27,9 @@ const TABLE: &[Row] = &[
     row(
         "matmul",
         DeviceClass::Software,
-        &["shuffle", "register", "tile 32", "tile 64", "tile 128"],
+        &[
+            "packed", "shuffle", "register", "tile 32", "tile 64", "tile 128",
+        ],
     ),
     row(
         "matmul",

@@ -42,6 +42,8 @@ pub struct GpuOptions {
     pub default_limits: bool,
     /// See [`DeviceProfile::packed_conv_flops`].
     pub packed_conv_flops: u64,
+    /// See [`DeviceProfile::dispatch_flops`]; by default what suits the kind of adapter.
+    pub dispatch_flops: Option<u64>,
     /// Variants of kernels that are taken before those of the table.
     pub choices: Choices,
     /// Let the driver stack check bounds and bound loops in our shaders.
@@ -62,6 +64,7 @@ impl Default for GpuOptions {
             pipeline_cache: true,
             default_limits: false,
             packed_conv_flops: PACKED_CONV_FLOPS,
+            dispatch_flops: None,
             choices: Choices::default(),
             runtime_checks: false,
         }
@@ -229,6 +232,7 @@ pub(super) fn open(options: GpuOptions) -> Result<Gpu> {
     let mut profile = profile(&info, wanted, &device.limits());
     profile.packed_conv_flops = options.packed_conv_flops;
     profile.choices = options.choices.clone();
+    profile.dispatch_flops = options.dispatch_flops.unwrap_or(profile.dispatch_flops);
     let cache = wanted
         .contains(wgpu::Features::PIPELINE_CACHE)
         .then(|| DiskCache::open(&device, &info))
@@ -271,12 +275,13 @@ pub(super) fn profile(
     // sizes (Intel) take the variants without subgroup operations.
     let fixed = info.subgroup_min_size == info.subgroup_max_size;
     let subgroups = features.contains(wgpu::Features::SUBGROUP) && fixed;
+    let class = match info.device_type {
+        wgpu::DeviceType::Cpu => DeviceClass::Software,
+        wgpu::DeviceType::DiscreteGpu => DeviceClass::Discrete,
+        _ => DeviceClass::Integrated,
+    };
     DeviceProfile {
-        class: match info.device_type {
-            wgpu::DeviceType::Cpu => DeviceClass::Software,
-            wgpu::DeviceType::DiscreteGpu => DeviceClass::Discrete,
-            _ => DeviceClass::Integrated,
-        },
+        class,
         subgroup_size: subgroups.then_some(info.subgroup_min_size),
         f16: features.contains(wgpu::Features::SHADER_F16),
         immediates: limits.max_immediate_size,
@@ -294,6 +299,7 @@ pub(super) fn profile(
         workgroup_memory: limits.max_compute_workgroup_storage_size,
         offset_alignment: u64::from(limits.min_storage_buffer_offset_alignment).max(4),
         packed_conv_flops: PACKED_CONV_FLOPS,
+        dispatch_flops: class.dispatch_flops(),
         choices: Choices::default(),
     }
 }

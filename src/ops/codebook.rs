@@ -98,8 +98,40 @@ impl Op for CodebookNearest {
             .trips(width)
             .threads(codes, 64)?;
 
-        let vec = if width.is_multiple_of(4) { 4 } else { 1 };
+        // A chunk of rows per dispatch keeps each below what a GPU's watchdog allows, and
+        // the scratch of all of them within a few MiB.
+        let work = codes * (2 * width + 3);
         let tiling = Tiling::new(cx, rows, codes);
+        let most = cx.device().dispatch_flops as usize / work.max(1);
+        let chunk = most.clamp(64, 1 << 18).next_multiple_of(tiling.rows);
+        for first in (0..rows).step_by(chunk) {
+            let count = chunk.min(rows - first);
+            Search {
+                first,
+                count,
+                codes,
+                width,
+                norms,
+            }
+            .lower(cx, &tiling)?;
+        }
+        Ok(())
+    }
+}
+
+/// The search for the rows of one chunk.
+struct Search {
+    first: usize,
+    count: usize,
+    codes: usize,
+    width: usize,
+    norms: Slot,
+}
+
+impl Search {
+    fn lower(&self, cx: &mut Lower<'_>, tiling: &Tiling) -> Result<()> {
+        let (rows, codes, width) = (self.count, self.codes, self.width);
+        let vec = if width.is_multiple_of(4) { 4 } else { 1 };
         let tiles = rows.div_ceil(tiling.rows);
         // One step takes a few codes through `width / vec` iterations, and one more
         // for the outer loop. Half of the budget leaves room for the driver's own loops.
@@ -147,7 +179,8 @@ impl Op for CodebookNearest {
             .define("ROWS", tiling.rows)
             .define("VEC", vec)
             .define("SPLIT", split as u32)
-            .arg(rows)
+            .arg(self.first)
+            .arg(self.first + rows)
             .arg(codes)
             .arg(width / vec)
             .arg(tiles)
@@ -155,7 +188,7 @@ impl Op for CodebookNearest {
             .arg(parts)
             .read(Slot::In(0))
             .read(Slot::In(1))
-            .read(norms)
+            .read(self.norms)
             .write(index);
         if let Some(best) = best {
             kernel = kernel.write(best);
@@ -166,6 +199,7 @@ impl Op for CodebookNearest {
             .threads(tiles * parts * tiling.lanes, 64)?;
         if let Some(best) = best {
             cx.kernel("codebook_merge", MERGE)
+                .arg(self.first)
                 .arg(rows)
                 .arg(parts)
                 .read(index)

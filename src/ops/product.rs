@@ -9,8 +9,14 @@ use crate::variants;
 
 const REGISTER: &str = include_str!("../../shaders/matmul.wgsl");
 const SHUFFLE: &str = include_str!("../../shaders/matmul_shuffle.wgsl");
+const PACK: &str = include_str!("../../shaders/matmul_pack.wgsl");
+const PACKED: &str = include_str!("../../shaders/matmul_packed.wgsl");
 const TILED: &str = include_str!("../../shaders/matmul_tiled.wgsl");
 const MERGE: &str = include_str!("../../shaders/matmul_merge.wgsl");
+
+/// From here on packed operands pay on software adapters: rows of both no longer fit into
+/// the caches next to each other.
+const LARGE: usize = 1 << 29;
 
 /// What is added to a product.
 #[derive(Debug, Clone, Copy)]
@@ -96,7 +102,14 @@ impl Product {
             && device.subgroup_size.is_some_and(|lanes| lanes <= 64);
         let can = |variant: &str| match Tile::of(variant) {
             Some(tile) => tile.possible(device),
-            None => variant != "shuffle" || shuffled,
+            None if variant == "shuffle" => shuffled,
+            None if variant == "packed" => {
+                let lanes = device.subgroup_size.unwrap_or(0) as usize;
+                let most = device.max_binding as usize / 4;
+                let packed = |extent: usize| self.batch * (extent + 128) * (self.k + 4);
+                (4..=64).contains(&lanes) && packed(self.m.max(self.n)) <= most
+            }
+            None => true,
         };
         let fits = |variant: &str| match Tile::of(variant) {
             // Enough full tiles to keep a GPU busy.
@@ -104,7 +117,12 @@ impl Product {
                 let [rows, columns] = tile.extent();
                 2 * self.m > rows && 2 * self.n > columns && (self.tiles(&tile) >= 64 || rows <= 32)
             }
-            None => variant != "shuffle" || self.m >= 4,
+            None if variant == "shuffle" => self.m >= 4,
+            None if variant == "packed" => {
+                let worth = if shuffled { LARGE } else { LARGE / 16 };
+                self.m >= 64 && self.n >= 64 && self.flops() >= worth
+            }
+            None => true,
         };
         let shape = variants::product_shape(self.m, self.n, self.k);
         variants::choose(device, "matmul", shape, can, fits)
@@ -115,6 +133,7 @@ impl Product {
         match Tile::of(variant) {
             Some(tile) => self.tiled(cx, variant, tile),
             None if variant == "shuffle" => self.shuffle(cx),
+            None if variant == "packed" => self.packed(cx),
             None => self.register(cx),
         }
     }
@@ -179,6 +198,62 @@ impl Product {
             .write(Slot::Out(0))
             .trips(self.k / 4)
             .threads(self.n.div_ceil(4 * lanes) * rows * lanes, lanes.max(64))
+    }
+
+    /// Copies an operand for `packed`; the slot of the copy and the tiles between two of
+    /// its matrices.
+    fn pack(&self, cx: &mut Lower<'_>, columns: bool, span: usize) -> Result<(Slot, usize)> {
+        let ((slot, stride, swapped), extent) = match columns {
+            true => (self.b, self.n),
+            false => (self.a, self.m),
+        };
+        let matrices = if stride == 0 { 1 } else { self.batch };
+        let tiles = extent.div_ceil(span);
+        let steps = match columns {
+            true => self.k.next_multiple_of(4),
+            false => self.k.div_ceil(4),
+        };
+        let width = if columns { span / 4 } else { span };
+        let total = matrices * tiles * steps * width;
+        let packed = cx.scratch(16 * total as u64);
+        cx.kernel("matmul_pack", PACK)
+            .variant(if columns { "columns" } else { "rows" })
+            .define("COLUMNS", columns as u32)
+            .define("SPAN", span)
+            // Rows are stored along k, columns across it.
+            .define("SWAPPED", (swapped != columns) as u32)
+            .arg(total)
+            .arg(tiles)
+            .arg(steps)
+            .arg(extent)
+            .arg(self.k)
+            .read(slot)
+            .write(packed)
+            .threads(total, 64)?;
+        Ok((packed, if stride == 0 { 0 } else { tiles }))
+    }
+
+    fn packed(mut self, cx: &mut Lower<'_>) -> Result<()> {
+        let lanes = cx.device().subgroup_size.unwrap_or(1) as usize;
+        let tm = 32usize.next_multiple_of(lanes);
+        let (a, stride_a) = self.pack(cx, false, tm)?;
+        let (b, stride_b) = self.pack(cx, true, 4 * lanes)?;
+        (self.a, self.b) = ((a, stride_a, false), (b, stride_b, false));
+        let (tiles_m, tiles_n) = (self.m.div_ceil(tm), self.n.div_ceil(4 * lanes));
+        let kernel = cx
+            .kernel("matmul_packed", PACKED)
+            .variant(format!("packed {tm}x{}", 4 * lanes))
+            .define("TM", tm)
+            .define("LANES", lanes)
+            .define("HELD", tm / lanes)
+            .define("WORKGROUP", lanes.max(64))
+            .define("VECTORS", self.n.is_multiple_of(4) as u32);
+        self.common(kernel, true)
+            .arg(tiles_m)
+            .arg(tiles_n)
+            .write(Slot::Out(0))
+            .trips(self.k.div_ceil(4))
+            .threads(tiles_m * tiles_n * self.batch * lanes, lanes.max(64))
     }
 
     fn tiled(&self, cx: &mut Lower<'_>, variant: &str, tile: Tile) -> Result<()> {
