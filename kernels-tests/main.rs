@@ -1,6 +1,7 @@
 //! All tests that need graphs and kernels: one binary, because every binary
 //! pays for its own device and its own linking. One module per op family.
 
+mod attention;
 mod bases;
 mod codebook;
 mod conv;

@@ -342,5 +342,5 @@ macro_rules! families {
 }
 
 families!(
-    matmul, conv, pool, pointwise, reduce, norm, loss, vq, flow, linalg
+    matmul, conv, pool, pointwise, reduce, norm, loss, vq, flow, linalg, attention
 );

@@ -27,6 +27,7 @@ pub fn build(case: &VectorCase<'_>, x: &Inputs) -> Outputs {
         "norm" => norm(case, x),
         "loss" => losses::build(case, x),
         "linalg" => matrices::build(case, x),
+        "attention" => matrices::attention(case, x),
         "vq" => codes::build(case, x),
         "flow" => flows::build(case, x),
         other => panic!("family {other} is not known"),

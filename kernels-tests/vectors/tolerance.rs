@@ -19,6 +19,7 @@
 //!   gradient of batch norm over two rows.
 //! * Log-determinants and log-densities sum terms of either sign: 1e-6 for every term
 //!   beside that.
+//! * Attention sums exponentials of sums: 8e-6; with a pseudo-inverse inside, 2e-5.
 //! * Factorisations are backward stable: `8 u` times the condition number.
 //! * Integers are exact: the inputs keep every decision away from rounding.
 //! * The float64 interpreter must agree to `1e-11 scale` where a graph holds no
@@ -103,6 +104,8 @@ fn relative(case: &VectorCase<'_>) -> f64 {
         "norm" if name.ends_with("_offset100") => 4e-5,
         "reduce" if name.ends_with("_offset") => 4e-5,
         "loss" if name == "jsd_sharp" || name == "jsd_c2" => 2e-5,
+        "attention" if case.op == "attention" => 8e-6,
+        "attention" => 2e-5,
         "linalg" => (8.0 * U * case.double("cond")).max(4e-6),
         "pool" | "optim" => 1e-6,
         "flow" if case.op == "dequant_logit" && case.float("alpha") < 0.01 => 2e-5,

@@ -19,10 +19,12 @@
 //! # }
 //! ```
 
+mod attention;
 mod basic;
 mod conv;
 mod norm;
 
+pub use attention::{Nystrom, NystromAttention};
 pub use basic::{Apply, Dropout, Flatten, Linear, Sequential};
 pub use conv::{Conv2d, ConvTranspose2d};
 pub use norm::BatchNorm2d;

@@ -186,7 +186,7 @@ impl Op for Lu {
 fn panel(cx: &mut Lower<'_>, [batch, n, first, end]: [usize; 4]) -> Result<()> {
     // Lanes without a row cost a software adapter as much as those with one.
     let least = match cx.device().class {
-        DeviceClass::Software => 8,
+        DeviceClass::Software => 16,
         _ => 32,
     };
     let lanes = n.next_power_of_two().clamp(least, 256);
