@@ -4,7 +4,9 @@ mod batches;
 mod cifar;
 mod idx;
 mod mnist;
+mod plane;
 
 pub use batches::{Batches, Order};
 pub use idx::{Idx, MAX_IDX_BYTES, parse_idx, read_idx};
 pub use mnist::{ImageSet, Split};
+pub use plane::Plane;

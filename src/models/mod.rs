@@ -8,4 +8,8 @@ mod vqvae;
 
 pub use glow::{Glow, GlowConfig, GlowConvention, Mixing};
 pub use image_flow::ImageFlow;
+mod vector_flow;
+mod vqvae;
+
+pub use vector_flow::{VectorCoupling, VectorFlowConfig, vector_flow};
 pub use vqvae::{VqVae, VqVaeOutput};
