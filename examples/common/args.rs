@@ -17,7 +17,7 @@ pub struct CommonArgs {
     /// Training steps; 0 trains nothing
     #[arg(long, value_name = "N")]
     pub steps: usize,
-    /// Images in a batch
+    /// Images (or points) in a batch
     #[arg(long, value_name = "N", value_parser = at_least_one)]
     pub batch: usize,
     /// Learning rate
@@ -68,7 +68,7 @@ pub struct Defaults {
     pub name: &'static str,
     /// Training steps.
     pub steps: usize,
-    /// Images in a batch.
+    /// Images (or points) in a batch.
     pub batch: usize,
     /// Learning rate.
     pub lr: f32,

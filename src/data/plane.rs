@@ -65,7 +65,10 @@ impl Plane {
                 Plane::Rings => {
                     let radius = 0.75 * (1.0 + (4.0 * uniform(0)).floor());
                     let (sin, cos) = (TAU * uniform(1)).sin_cos();
-                    (radius * cos + 0.08 * normal(1), radius * sin + 0.08 * normal(2))
+                    (
+                        radius * cos + 0.08 * normal(1),
+                        radius * sin + 0.08 * normal(2),
+                    )
                 }
                 Plane::Pinwheel => {
                     let blade = TAU * (5.0 * uniform(0)).floor() / 5.0;

@@ -4,12 +4,10 @@
 mod glow;
 mod glow_nets;
 mod image_flow;
+mod vector_flow;
 mod vqvae;
 
 pub use glow::{Glow, GlowConfig, GlowConvention, Mixing};
 pub use image_flow::ImageFlow;
-mod vector_flow;
-mod vqvae;
-
 pub use vector_flow::{VectorCoupling, VectorFlowConfig, vector_flow};
 pub use vqvae::{VqVae, VqVaeOutput};

@@ -53,7 +53,7 @@ pub fn vector_flow(params: &Params, config: &VectorFlowConfig) -> Result<Flow> {
             0 => CouplingMask::Even,
             _ => CouplingMask::Odd,
         };
-        let params = params.scope(&i.to_string()).scope("net");
+        let params = params.scope(i.to_string()).scope("net");
         let seen = Coupling::seen_channels(mask, dims);
         let network = |outputs: usize| dense(&params, seen, &config.hidden, outputs);
         let affine = |scale: CouplingScale| -> Result<Coupling> {
@@ -86,11 +86,11 @@ fn dense(params: &Params, inputs: usize, hidden: &[usize], outputs: usize) -> Re
     let mut network = Sequential::new();
     let mut width = inputs;
     for (i, next) in hidden.iter().enumerate() {
-        let layer = Linear::new(&params.scope(&i.to_string()), width, *next)?;
+        let layer = Linear::new(&params.scope(i.to_string()), width, *next)?;
         network.push(layer.activation(Activation::Relu));
         width = *next;
     }
-    let last = Linear::new(&params.scope(&hidden.len().to_string()), width, outputs)?;
+    let last = Linear::new(&params.scope(hidden.len().to_string()), width, outputs)?;
     last.weight().set(&vec![0.0; width * outputs])?;
     if let Some(bias) = last.bias() {
         bias.set(&vec![0.0; outputs])?;
