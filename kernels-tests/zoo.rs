@@ -229,6 +229,7 @@ fn reductions(cases: &mut Vec<Case>) {
     }
     for (shape, axis) in [
         (vec![4, 6], 1),
+        (vec![4, 8], 1),
         (vec![5, 4, 3], 1),
         (vec![3, 70_000], 1),
         (vec![9], 0),

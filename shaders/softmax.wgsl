@@ -5,6 +5,7 @@
 //   log_softmax_grad  y = x - e^w sum x              w the log_softmax
 // ROWS: one invocation per row finds the sums and writes the row. Otherwise one
 // invocation per element, and the sums (of ops/fold.rs) are the last bindings.
+// VEC4: rows that are contiguous are read four neighbours at a time; extent counts these.
 // Grid: flat over rows or elements. Caller: ops/softmax.rs
 #import grid
 #import math
@@ -16,10 +17,40 @@ struct Args {
 }
 #args
 
-@group(0) @binding(0) var<storage, read> x: array<f32>;
-@group(0) @binding(1) var<storage, read_write> y: array<f32>;
+#if VEC4
+alias Cell = vec4f;
+
+fn exp_each(x: vec4f) -> vec4f {
+    return vec4f(exp_f32(x.x), exp_f32(x.y), exp_f32(x.z), exp_f32(x.w));
+}
+
+fn add_up(x: vec4f) -> f32 {
+    return (x.x + x.y) + (x.z + x.w);
+}
+
+fn largest(x: vec4f) -> f32 {
+    return max(max(x.x, x.y), max(x.z, x.w));
+}
+#else
+alias Cell = f32;
+
+fn exp_each(x: f32) -> f32 {
+    return exp_f32(x);
+}
+
+fn add_up(x: f32) -> f32 {
+    return x;
+}
+
+fn largest(x: f32) -> f32 {
+    return x;
+}
+#endif
+
+@group(0) @binding(0) var<storage, read> x: array<Cell>;
+@group(0) @binding(1) var<storage, read_write> y: array<Cell>;
 #if GRAD
-@group(0) @binding(2) var<storage, read> w: array<f32>;
+@group(0) @binding(2) var<storage, read> w: array<Cell>;
 #endif
 #if ROWS == 0
 @group(0) @binding(${2+GRAD}) var<storage, read> sums: array<f32>;
@@ -28,17 +59,17 @@ struct Args {
 #endif
 #endif
 
-fn forward(v: f32, peak: f32, mass: f32) -> f32 {
+fn forward(v: Cell, peak: f32, mass: f32) -> Cell {
 #if LOG
     return (v - peak) - log_f32(mass);
 #else
-    return exp_f32(v - peak) / mass;
+    return exp_each(v - peak) / mass;
 #endif
 }
 
-fn backward(g: f32, w: f32, sum: f32) -> f32 {
+fn backward(g: Cell, w: Cell, sum: f32) -> Cell {
 #if LOG
-    return g - exp_f32(w) * sum;
+    return g - exp_each(w) * sum;
 #else
     return w * (g - sum);
 #endif
@@ -55,26 +86,29 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
     let start = (index / args.inner) * args.extent * args.inner + index % args.inner;
     let end = start + args.extent * args.inner;
 #if GRAD
-    var sum = 0.0;
+    var sums = Cell();
     for (var at = start; at < end; at += args.inner) {
 #if LOG
-        sum += x[at];
+        sums += x[at];
 #else
-        sum += x[at] * w[at];
+        sums += x[at] * w[at];
 #endif
     }
+    let sum = add_up(sums);
     for (var at = start; at < end; at += args.inner) {
         y[at] = backward(x[at], w[at], sum);
     }
 #else
-    var peak = x[start];
+    var peaks = x[start];
     for (var at = start; at < end; at += args.inner) {
-        peak = max(peak, x[at]);
+        peaks = max(peaks, x[at]);
     }
-    var mass = 0.0;
+    let peak = largest(peaks);
+    var masses = Cell();
     for (var at = start; at < end; at += args.inner) {
-        mass += exp_f32(x[at] - peak);
+        masses += exp_each(x[at] - peak);
     }
+    let mass = add_up(masses);
     for (var at = start; at < end; at += args.inner) {
         y[at] = forward(x[at], peak, mass);
     }

@@ -47,6 +47,8 @@ fn lower(cx: &mut Lower<'_>, axis: usize, log: bool, grad: bool) -> Result<()> {
         };
         fold(cx, split, kind, &inputs, &sums, 1.0)?;
     }
+    let vec4 = enough && inner == 1 && extent.is_multiple_of(4);
+    let extent = if vec4 { extent / 4 } else { extent };
     let mut kernel = cx
         .kernel("softmax", SHADER)
         .variant(match (grad, enough) {
@@ -58,6 +60,7 @@ fn lower(cx: &mut Lower<'_>, axis: usize, log: bool, grad: bool) -> Result<()> {
         .define("LOG", log as u32)
         .define("GRAD", grad as u32)
         .define("ROWS", enough as u32)
+        .define("VEC4", vec4 as u32)
         .arg(if enough { rows } else { shape.numel() })
         .arg(extent)
         .arg(inner)
