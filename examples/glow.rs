@@ -7,15 +7,16 @@
 
 mod common;
 
+use std::ops::Deref;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, ValueEnum};
 use common::flows::{self, Setup};
-use common::{CommonArgs, Defaults, digits_dir};
+use common::{CommonArgs, Defaults, Outcome, digits_dir};
 use flowgrad::Params;
 use flowgrad::flow::Memory;
-use flowgrad::models::{Glow, GlowConfig};
+use flowgrad::models::{Glow, GlowConfig, ImageFlow, Nice, NiceConfig, RealNvp, RealNvpConfig};
 
 /// Trains a normalizing flow on images and shows what it learnt.
 ///
@@ -40,15 +41,16 @@ struct Args {
     /// digits without it
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
-    /// Scales
+    /// Scales (Glow, RealNVP)
     #[arg(long, value_name = "N", default_value_t = 2)]
     levels: usize,
-    /// Steps per scale (NICE: couplings)
-    #[arg(long, value_name = "N", default_value_t = 4)]
-    depth: usize,
-    /// Width of the networks inside the couplings
-    #[arg(long, value_name = "N", default_value_t = 64)]
-    hidden: usize,
+    /// Glow: steps per scale [default: 4]. NICE: couplings [default: 4]. RealNVP: residual
+    /// blocks of a coupling's network [default: 1]
+    #[arg(long, value_name = "N")]
+    depth: Option<usize>,
+    /// Width of the networks inside the couplings [default: Glow 64, NICE 200, RealNVP 32]
+    #[arg(long, value_name = "N")]
+    hidden: Option<usize>,
     /// What is kept for the gradient: store, rebuild, or checkpoint:K
     #[arg(long, value_name = "HOW", default_value = "store", value_parser = memory)]
     memory: Memory,
@@ -114,33 +116,113 @@ fn main() -> ExitCode {
         let test = test.take(args.test_images.max(1));
         let [_, channels, height, width] = train.shape;
         let params = Params::new(args.common.seed);
+        let image = [channels, height, width];
         let classes = args.conditional.then(|| train.classes());
-        let glow = Glow::new(
-            &params,
-            GlowConfig {
-                image: [channels, height, width],
-                bins,
-                levels: args.levels,
-                depth: args.depth,
-                hidden: args.hidden,
-                affine: !args.additive,
-                classes,
-                memory: args.memory,
-                ..GlowConfig::digits()
-            },
-        )?;
+        let model = args.build(&params, image, bins, classes)?;
         let setup = Setup {
             params: &params,
-            model: &glow,
+            model: &model,
             train: &train,
             test: &test,
-            title: "Glow",
+            title: args.model.title(),
             dequantize: !args.no_dequant,
             warmup: args.warmup,
             clip: args.clip,
             log_prob: args.eval_log_prob.as_deref(),
-            load: &|params, file| glow.load(params, file),
+            load: &|params, file| match &model {
+                Built::Glow(glow) => glow.load(params, file),
+                _ => flows::load_exactly(params, file),
+            },
         };
         flows::run(&args.common, &gpu, &setup)
     })
+}
+
+enum Built {
+    Nice(Nice),
+    RealNvp(RealNvp),
+    Glow(Glow),
+}
+
+impl Deref for Built {
+    type Target = ImageFlow;
+
+    fn deref(&self) -> &ImageFlow {
+        match self {
+            Built::Nice(model) => model,
+            Built::RealNvp(model) => model,
+            Built::Glow(model) => model,
+        }
+    }
+}
+
+impl Model {
+    fn title(self) -> &'static str {
+        match self {
+            Model::Nice => "NICE",
+            Model::Realnvp => "RealNVP",
+            Model::Glow => "Glow",
+        }
+    }
+}
+
+impl Args {
+    fn build(
+        &self,
+        params: &Params,
+        image: [usize; 3],
+        bins: usize,
+        classes: Option<usize>,
+    ) -> Outcome<Built> {
+        if self.model != Model::Glow && (classes.is_some() || self.additive) {
+            return Err("--conditional and --additive belong to --model glow".into());
+        }
+        Ok(match self.model {
+            Model::Nice => {
+                let small = NiceConfig::digits();
+                Built::Nice(Nice::new(
+                    params,
+                    NiceConfig {
+                        image,
+                        bins,
+                        couplings: self.depth.unwrap_or(small.couplings),
+                        hidden: self.hidden.unwrap_or(small.hidden),
+                        memory: self.memory,
+                        ..small
+                    },
+                )?)
+            }
+            Model::Realnvp => {
+                let small = RealNvpConfig::digits();
+                Built::RealNvp(RealNvp::new(
+                    params,
+                    RealNvpConfig {
+                        image,
+                        bins,
+                        scales: self.levels,
+                        blocks: self.depth.unwrap_or(small.blocks),
+                        hidden: self.hidden.unwrap_or(small.hidden),
+                        memory: self.memory,
+                    },
+                )?)
+            }
+            Model::Glow => {
+                let small = GlowConfig::digits();
+                Built::Glow(Glow::new(
+                    params,
+                    GlowConfig {
+                        image,
+                        bins,
+                        levels: self.levels,
+                        depth: self.depth.unwrap_or(small.depth),
+                        hidden: self.hidden.unwrap_or(small.hidden),
+                        affine: !self.additive,
+                        classes,
+                        memory: self.memory,
+                        ..small
+                    },
+                )?)
+            }
+        })
+    }
 }

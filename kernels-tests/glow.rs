@@ -1,12 +1,14 @@
 //! Glow: sizes, conventions, round trips, weights by name, classes, deep stacks.
 
 use flowgrad::flow::{Batch, Context, Memory};
-use flowgrad::models::{Glow, GlowConfig, GlowConvention};
+use flowgrad::models::{
+    Glow, GlowConfig, GlowConvention, Nice, NiceConfig, RealNvp, RealNvpConfig,
+};
 use flowgrad::optim::{Adam, Optimizer};
 use flowgrad::params::Precision;
 use flowgrad::{Error, Graph, Params, Value, tape};
 
-use crate::flow::{floats, scatter};
+use crate::flow::{check_bijector, floats, scatter};
 use crate::support::{Data, gpu};
 
 /// A Glow so small that a test takes no time.
@@ -36,7 +38,7 @@ fn all_conventions_invert_and_sample_consistently() {
         let glow = Glow::new(&params, config).expect("a model");
         let data = Data::f32([3, 1, 4, 8], 5);
         let batch = Batch::new(floats(&data), [3, 1, 4, 8]);
-        scatter(&params, 9, -0.3, 0.3);
+        scatter(&params, 9, -0.15, 0.15);
         glow.flow
             .initialize(gpu(), &params, &batch)
             .expect("first values");
@@ -222,4 +224,100 @@ fn tempfile() -> std::path::PathBuf {
     let dir = std::env::temp_dir().join(format!("flowgrad-glow-{}", std::process::id()));
     std::fs::create_dir_all(&dir).expect("a directory");
     dir
+}
+
+#[test]
+fn the_published_model_has_its_number_of_parameters() {
+    let count = |config: GlowConfig| {
+        let params = Params::new(0);
+        Glow::new(&params, config).expect("a model");
+        params.count()
+    };
+    assert_eq!(count(GlowConfig::cifar10()), 44_603_604);
+    // 66.86 million.
+    assert_eq!(count(GlowConfig::imagenet32()), 66_861_588);
+    let params = Params::new(0);
+    Glow::new(&params, GlowConfig::imagenet64()).expect("a model");
+    let params = Params::new(0);
+    Glow::new(&params, GlowConfig::celeba256()).expect("a model");
+}
+
+#[test]
+fn ninety_six_steps_invert() {
+    let params = Params::new(2);
+    let config = GlowConfig {
+        levels: 3,
+        depth: 32,
+        hidden: 4,
+        memory: Memory::Rebuild,
+        ..GlowConfig::digits()
+    };
+    let glow = Glow::new(&params, config).expect("a model");
+    let data = Data::uniform([4, 1, 8, 8], 5, -0.5, 0.5);
+    let batch = Batch::new(floats(&data), [4, 1, 8, 8]);
+    glow.flow
+        .initialize(gpu(), &params, &batch)
+        .expect("first values");
+    let error = glow.flow.reconstruction_error(gpu(), &params, &batch);
+    assert!(error.expect("a run") < 1e-4);
+}
+
+#[test]
+fn nice_and_realnvp_invert_sample_and_agree_with_their_jacobian() {
+    let image = [1, 4, 4];
+    let nice = |params: &Params| {
+        let config = NiceConfig {
+            image,
+            hidden: 6,
+            ..NiceConfig::digits()
+        };
+        Nice::new(params, config).expect("a model")
+    };
+    let realnvp = |params: &Params| {
+        let config = RealNvpConfig {
+            image,
+            hidden: 3,
+            ..RealNvpConfig::digits()
+        };
+        RealNvp::new(params, config).expect("a model")
+    };
+    // Values of pixels in 0..1, of which RealNVP takes the logit.
+    let data = Data::uniform([2, 1, 4, 4], 5, -0.45, 0.45);
+    for which in 0..3 {
+        let params = Params::new(1);
+        let chain = match which {
+            0 => nice(&params).flow.chain.clone(),
+            1 => realnvp(&params).flow.chain.clone(),
+            _ => {
+                let config = GlowConfig {
+                    image,
+                    ..tiny(GlowConvention::House)
+                };
+                let glow = Glow::new(&params, config).expect("a model");
+                glow.flow.chain.clone()
+            }
+        };
+        scatter(&params, 9, -0.3, 0.3);
+        let name = ["nice", "realnvp", "glow"][which];
+        check_bijector(name, &params, chain, &data, 1e-5);
+    }
+    let params = Params::new(1);
+    let model = realnvp(&params);
+    let graph = Graph::new();
+    let x = model.sample(&graph, 3, 0.7, &Context::eval());
+    let mut program = graph.compile(gpu(), &params, &[&x]).expect("a program");
+    let x = program.run(&[]).expect("a run").f32(0).expect("floats");
+    assert!(x.len() == 48 && x.iter().all(|v| (0.0..=1.0).contains(v)));
+    let params = Params::new(0);
+    let two = NiceConfig {
+        couplings: 2,
+        ..NiceConfig::digits()
+    };
+    assert!(Nice::new(&params, two).is_err());
+    let odd = RealNvpConfig {
+        image: [1, 7, 8],
+        ..RealNvpConfig::digits()
+    };
+    let error = RealNvp::new(&params, odd).err().expect("an odd height");
+    assert!(error.to_string().contains("divisible by 2"), "{error}");
 }

@@ -1,7 +1,7 @@
 //! Multi-scale flows: after every level half of the channels is factored out (Dinh et
 //! al. 2017, arXiv 1605.08803, section 3.6), under a prior that the other half predicts.
 
-use super::{Bijector, Chain, Context, Mapped, Network, Traced};
+use super::{Bijector, Chain, Context, Mapped, Network, Traced, no_log_det};
 use crate::ops::{CouplingMask, CouplingParams, CouplingScale, RawLayout};
 use crate::{Error, Tensor};
 
@@ -21,10 +21,19 @@ pub enum PriorLayout {
 pub struct Split {
     keep: usize,
     params: CouplingParams,
-    network: Box<dyn Network>,
+    network: Option<Box<dyn Network>>,
 }
 
 impl Split {
+    /// Without a network: the factored channels are `eps` as they are (RealNVP).
+    pub fn plain(keep: usize) -> Self {
+        Split {
+            keep,
+            params: CouplingParams::new(CouplingMask::After(keep)),
+            network: None,
+        }
+    }
+
     /// The network takes `keep` channels and gives twice as many as are factored out.
     pub fn new(keep: usize, layout: PriorLayout, network: impl Network + 'static) -> Self {
         let params = CouplingParams {
@@ -38,7 +47,7 @@ impl Split {
         Split {
             keep,
             params,
-            network: Box::new(network),
+            network: Some(Box::new(network)),
         }
     }
 
@@ -67,14 +76,29 @@ impl Bijector for Split {
     }
 
     fn forward(&self, x: &Tensor, cx: &Context<'_>) -> Mapped {
-        let raw = self.network.forward(&x.slice(1, 0, self.keep), cx);
-        let (out, log_det) = x.coupling_inverse(&raw, &self.params);
-        Mapped { out, log_det }
+        self.map(x, |network, kept| {
+            x.coupling_inverse(&network.forward(kept, cx), &self.params)
+        })
     }
 
     fn inverse(&self, z: &Tensor, cx: &Context<'_>) -> Mapped {
-        let raw = self.network.forward(&z.slice(1, 0, self.keep), cx);
-        let (out, log_det) = z.coupling(&raw, &self.params);
+        self.map(z, |network, kept| {
+            z.coupling(&network.forward(kept, cx), &self.params)
+        })
+    }
+}
+
+impl Split {
+    #[track_caller]
+    fn map(
+        &self,
+        x: &Tensor,
+        couple: impl FnOnce(&dyn Network, &Tensor) -> (Tensor, Tensor),
+    ) -> Mapped {
+        let (out, log_det) = match &self.network {
+            Some(network) => couple(&**network, &x.slice(1, 0, self.keep)),
+            None => (x.clone(), no_log_det(x)),
+        };
         Mapped { out, log_det }
     }
 }

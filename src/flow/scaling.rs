@@ -7,7 +7,9 @@ use crate::{Error, Init, Param, Params, Result, Shape};
 /// `z = x * e^log_scale` with one scale per element of an event: the last layer of NICE
 /// (Dinh et al. 2014, section 3.3). `log_det = sum(log_scale)`.
 ///
-/// Parameter `log_scale` `[event..]`, 0 at first.
+/// Parameter `log_scale` `[event..]`, 0 at first. The first values may depend on data
+/// ([`Context::computing`]): `-log(std)` of every element over the batch, where a deviation
+/// counts as at least 0.05 of the largest (images have borders that never change).
 pub struct DiagonalScaling {
     log_scale: Param,
 }
@@ -20,7 +22,7 @@ impl DiagonalScaling {
         })
     }
 
-    fn map(&self, x: &Tensor, sign: f32) -> Mapped {
+    fn map(&self, x: &Tensor, sign: f32, cx: &Context<'_>) -> Mapped {
         let event = self.log_scale.shape().dims();
         let fits = x
             .shape()
@@ -34,7 +36,17 @@ impl DiagonalScaling {
             );
             return poisoned(x, Error::shape(self.name(), detail));
         }
-        let log_scale = self.log_scale.on(x.graph()).mul_scalar(sign);
+        let log_scale = match cx.first_values() {
+            Some(first) => {
+                let std = x.var(&[0], false, false).sqrt();
+                let least = std.max(&[], false).mul_scalar(0.05).add_scalar(1e-6);
+                let log_scale = std.maximum(&least).log().neg();
+                first.report(&self.log_scale, &log_scale);
+                log_scale
+            }
+            None => self.log_scale.on(x.graph()),
+        };
+        let log_scale = log_scale.mul_scalar(sign);
         Mapped {
             out: x.mul(&log_scale.exp()),
             log_det: for_all_samples(&log_scale.sum(&[], false), x),
@@ -56,12 +68,12 @@ impl Bijector for DiagonalScaling {
         "diagonal scaling"
     }
 
-    fn forward(&self, x: &Tensor, _: &Context<'_>) -> Mapped {
-        self.map(x, 1.0)
+    fn forward(&self, x: &Tensor, cx: &Context<'_>) -> Mapped {
+        self.map(x, 1.0, cx)
     }
 
-    fn inverse(&self, z: &Tensor, _: &Context<'_>) -> Mapped {
-        self.map(z, -1.0)
+    fn inverse(&self, z: &Tensor, cx: &Context<'_>) -> Mapped {
+        self.map(z, -1.0, cx)
     }
 }
 

@@ -6,8 +6,8 @@ use std::path::Path;
 use super::ImageFlow;
 use super::glow_nets::{Border, CouplingNet, TopNet, ZeroConv};
 use crate::flow::{
-    ActNorm, ActNormScale, Chain, Coupling, Flow, Memory, MultiScale, Permutation, PriorLayout,
-    Split, Squeeze, StandardNormal, TopPrior,
+    ActNorm, ActNormScale, Chain, Coupling, Flow, Inv1x1, Memory, MultiScale, Permutation,
+    PriorLayout, Split, Squeeze, StandardNormal, TopPrior,
 };
 use crate::ops::{CouplingMask, CouplingParams, RawLayout};
 use crate::params::WeightsFile;
@@ -67,6 +67,12 @@ pub enum Mixing {
     Reverse,
     /// A fixed random order for every step.
     Shuffle,
+    /// A learned invertible 1x1 convolution, held as the factors of its matrix:
+    /// `W = P (L + I) (U + diag(sign * exp(log|s|)))`.
+    Plu,
+    /// A learned invertible 1x1 convolution, held as the matrix itself. Its
+    /// log-determinant needs a factorisation at every step.
+    Full,
 }
 
 /// The size and the conventions of a [`Glow`].
@@ -106,7 +112,7 @@ impl GlowConfig {
             depth: 4,
             hidden: 64,
             affine: true,
-            mixing: Mixing::Shuffle,
+            mixing: Mixing::Plu,
             convention: GlowConvention::House,
             classes: None,
             minimum_scale: 0.0,
@@ -132,6 +138,7 @@ impl GlowConfig {
             levels: 3,
             depth: 32,
             hidden: 512,
+            mixing: Mixing::Full,
             convention: GlowConvention::OpenAi,
             memory: Memory::Rebuild,
             ..GlowConfig::digits()
@@ -199,7 +206,8 @@ impl GlowConfig {
 ///
 /// 1. squeeze to `[4 C, H/2, W/2]`, output channel `4 c + 2 dy + dx`;
 /// 2. `depth` times, as `blocks.{b}.flows.{k}`:
-///    `actnorm` `z = (x + loc) * scale`; mixing of the channels;
+///    `actnorm` `z = (x + loc) * scale`; mixing of the channels, `invconv`, at first a
+///    random rotation;
 ///    coupling, in which the first half of the channels passes through and a network of it
 ///    gives raw scales `s` and shifts `t` for the second half, `z = (x + t) * sigmoid(s + 2)`
 ///    (additive: `z = x + t`);
@@ -369,7 +377,10 @@ fn step(params: &Params, channels: usize, config: &GlowConfig, seed: u64) -> Res
     let sizes = [kept, config.hidden, coupling.raw_channels(channels)];
     let net = CouplingNet::new(&params.scope("coupling"), sizes, config.convention)?;
     let chain = Chain::new("step").with(norm);
+    let invconv = params.scope("invconv");
     let chain = match config.mixing {
+        Mixing::Plu => chain.with(Inv1x1::plu(&invconv, channels)?),
+        Mixing::Full => chain.with(Inv1x1::full(&invconv, channels)?),
         Mixing::Reverse => chain.with(Permutation::reverse(channels)),
         Mixing::Shuffle => chain.with(Permutation::shuffle(channels, seed)),
     };

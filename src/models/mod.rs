@@ -4,10 +4,14 @@
 mod glow;
 mod glow_nets;
 mod image_flow;
+mod nice;
+mod realnvp;
 mod vector_flow;
 mod vqvae;
 
 pub use glow::{Glow, GlowConfig, GlowConvention, Mixing};
 pub use image_flow::ImageFlow;
+pub use nice::{Nice, NiceConfig, NicePrior};
+pub use realnvp::{RealNvp, RealNvpConfig};
 pub use vector_flow::{VectorCoupling, VectorFlowConfig, vector_flow};
 pub use vqvae::{VqVae, VqVaeOutput};

@@ -24,6 +24,15 @@ impl Linear {
         })
     }
 
+    /// A layer with bias that gives zeros at first.
+    pub fn zeros(params: &Params, inputs: usize, outputs: usize) -> Result<Self> {
+        Ok(Linear {
+            weight: params.add("weight", [outputs, inputs], Init::Zeros)?,
+            bias: Some(params.add("bias", [outputs], Init::Zeros)?),
+            activation: Activation::None,
+        })
+    }
+
     /// A layer that is a matrix only.
     pub fn without_bias(params: &Params, inputs: usize, outputs: usize) -> Result<Self> {
         let shape = [outputs, inputs];
