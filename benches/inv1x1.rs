@@ -1,10 +1,10 @@
 //! Time of invertible 1x1 convolutions at the shapes of a Glow for 32x32 images, batch
 //! 64: encoding, decoding, and a training step's share (encoding and all gradients).
-//!
-//! A measured run is one program with its inputs already on the device: encode, submit,
-//! wait, without reading anything back.
 
-use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+mod common;
+
+use common::{Unit, gpu, measure};
+use criterion::{Criterion, criterion_group, criterion_main};
 use flowgrad::flow::{Bijector, Context, Inv1x1};
 use flowgrad::{Gpu, Graph, Init, Params, Program, Result, Tensor, tape};
 
@@ -42,38 +42,27 @@ fn program(gpu: &Gpu, shape: [usize; 4], plu: bool, build: Build) -> Result<Prog
     let graph = Graph::new();
     let x = params.add_state("x", shape, init)?.on(&graph);
     let wanted = build(&layer, &scope, &x)?;
-    let mut program = graph.compile(gpu, &params, &wanted.iter().collect::<Vec<_>>())?;
-    // What fails once fails always: better told here than measured.
-    program.step(&[])?;
-    gpu.wait()?;
-    Ok(program)
+    graph.compile(gpu, &params, &wanted.iter().collect::<Vec<_>>())
 }
 
 fn inv1x1(criterion: &mut Criterion) {
-    let gpu = match Gpu::new() {
-        Ok(gpu) => gpu,
-        Err(error) => return eprintln!("nothing is measured: {error}"),
-    };
+    let Some(gpu) = gpu() else { return };
     let work: [(&str, Build); 3] = [("encode", encode), ("decode", decode), ("train", train)];
     for (name, build) in work {
-        let mut group = criterion.benchmark_group(format!("inv1x1 {name}"));
+        let group = format!("inv1x1 {name}");
         for (kind, plu) in [("plu", true), ("full", false)] {
             for shape in [[64, 12, 16, 16], [64, 24, 8, 8], [64, 48, 4, 4]] {
                 let row = format!("{kind} {}x{}x{}x{}", shape[0], shape[1], shape[2], shape[3]);
-                let mut program = match program(&gpu, shape, plu, build) {
-                    Ok(program) => program,
-                    Err(error) => {
-                        eprintln!("inv1x1 {name}, {row}: {error}");
-                        continue;
+                match program(gpu, shape, plu, build) {
+                    Ok(program) => {
+                        measure(criterion, &group, &row, Unit::Flops, program, |p| {
+                            p.step(&[])
+                        });
                     }
-                };
-                group.throughput(Throughput::Elements(program.plan().flops()));
-                group.bench_function(row, |b| {
-                    b.iter(|| program.step(&[]).and_then(|()| gpu.wait()))
-                });
+                    Err(error) => eprintln!("{group}, {row}: {error}"),
+                }
             }
         }
-        group.finish();
     }
 }
 

@@ -268,6 +268,8 @@ fn profiles_cover_every_step_with_and_without_timestamps() {
         let profile = program.profile(&[], 5).unwrap();
         assert_eq!(profile.rows.len(), program.plan().steps.len());
         assert!(profile.seconds() > 0.0);
+        assert_eq!(profile.gpu_clock, own.profile().timestamps);
+        crate::profile::check_table_and_trace(&profile);
         let after = program.run(&[]).unwrap().scalar(0).unwrap();
         assert!(
             after < before,

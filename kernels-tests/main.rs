@@ -24,6 +24,7 @@ mod params;
 mod plans;
 mod pointwise;
 mod pool;
+mod profile;
 mod quantize;
 mod random;
 mod reduce;

@@ -15,6 +15,7 @@ fn images(shape: [usize; 4]) -> Data {
 /// Every op, with gradients where there are any.
 pub fn zoo() -> Vec<Case> {
     let mut cases = Vec::new();
+    roofs(&mut cases);
     products(&mut cases);
     matrices(&mut cases);
     factored(&mut cases);
@@ -29,6 +30,17 @@ pub fn zoo() -> Vec<Case> {
     pointwise(&mut cases);
     random(&mut cases);
     cases
+}
+
+/// Kernels that show what an adapter can do at most.
+fn roofs(cases: &mut Vec<Case>) {
+    let x = [Data::f32([72], 1)];
+    cases.push(build_case(
+        "roof",
+        &x,
+        |_, x| vec![x[0].roof_arithmetic(3), x[0].roof_copy()],
+        false,
+    ));
 }
 
 fn products(cases: &mut Vec<Case>) {

@@ -91,3 +91,39 @@ impl DeviceProfile {
 /// Iterations that one invocation may spend in all its loops together. Lavapipe
 /// silently ends loops after 65,535; kernels split their work to stay below this.
 pub const LOOP_BUDGET: u64 = 60_000;
+
+/// What an adapter can do at most, as measured on it.
+///
+/// A dispatch cannot take less than the longest of: its operations at the peak of
+/// arithmetic, its bytes at the bandwidth of a copy, the cost of a dispatch.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Roof {
+    /// Floating-point operations a second, of multiply-adds in registers alone.
+    pub flops: f64,
+    /// Bytes a second, read and written bytes counted, of a copy between buffers
+    /// that no cache holds.
+    pub bytes: f64,
+    /// Seconds of a dispatch that does next to nothing, in a chain of such.
+    pub dispatch: f64,
+}
+
+impl Roof {
+    /// The least time that this much work can take, in seconds.
+    pub fn seconds(&self, flops: u64, bytes: u64, dispatches: usize) -> f64 {
+        (flops as f64 / self.flops)
+            .max(bytes as f64 / self.bytes)
+            .max(dispatches as f64 * self.dispatch)
+    }
+}
+
+impl std::fmt::Display for Roof {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "{:.1} GFLOP/s, {:.2} GB/s, {:.1} us a dispatch",
+            self.flops / 1e9,
+            self.bytes / 1e9,
+            self.dispatch * 1e6
+        )
+    }
+}

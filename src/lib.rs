@@ -22,6 +22,7 @@ mod rng;
 mod shape;
 pub mod tape;
 pub mod train;
+pub mod tune;
 pub mod variants;
 
 pub use dtype::DType;

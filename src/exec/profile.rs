@@ -2,8 +2,12 @@
 
 use std::time::Instant;
 
+use serde_json::json;
+
 use super::{Program, Value};
 use crate::Result;
+use crate::device::Roof;
+use crate::plan::shorten;
 
 /// Timestamps of one query set; WebGPU allows 4,096.
 const QUERIES: usize = 2048;
@@ -55,6 +59,97 @@ impl Profile {
         }
         out.sort_by(|a, b| b.2.total_cmp(&a.2));
         out
+    }
+
+    /// One line per step, in the order of the plan: time, share of the whole,
+    /// GFLOP/s and GB/s, and where `roof` is given the fraction of it that was
+    /// reached: the least time the step's work could take over the time it took.
+    pub fn table(&self, roof: Option<&Roof>) -> String {
+        let mut out = format!(
+            "{:>4}  {:<28} {:<34} {:>9} {:>6} {:>8} {:>7} {:>6}\n",
+            "step", "op", "kernel", "us", "share", "GFLOP/s", "GB/s", "roof"
+        );
+        let whole = self.seconds();
+        for row in &self.rows {
+            let [gflops, gbytes] = row.rates();
+            let fraction = roof.map_or("-".into(), |r| format!("{:.0} %", 100.0 * row.fraction(r)));
+            out += &format!(
+                "{:>4}  {:<28} {:<34} {:>9.1} {:>4.1} % {gflops:>8.2} {gbytes:>7.2} {fraction:>6}\n",
+                row.step,
+                shorten(&row.op, 28),
+                shorten(&row.kernel, 34),
+                row.seconds * 1e6,
+                100.0 * row.seconds / whole,
+            );
+        }
+        let flops: u64 = self.rows.iter().map(|r| r.flops).sum();
+        out += &format!(
+            "{} steps, {:.3} ms by {}, {:.2} GFLOP/s",
+            self.rows.len(),
+            whole * 1e3,
+            match self.gpu_clock {
+                true => "the GPU's clock",
+                false => "the CPU's clock, a submission each",
+            },
+            flops as f64 / whole / 1e9,
+        );
+        if let Some(roof) = roof {
+            out += &format!("; the roof here: {roof}");
+        }
+        out
+    }
+
+    /// The steps as a trace in Chrome's JSON format, which Perfetto and
+    /// `chrome://tracing` open: one slice per step, one after another, with its
+    /// kernel, operations and bytes.
+    pub fn chrome_trace(&self, roof: Option<&Roof>) -> String {
+        let clock = match self.gpu_clock {
+            true => "GPU clock",
+            false => "CPU clock, one submission per step",
+        };
+        let name = |what: &str, name: &str| json!({ "ph": "M", "pid": 1, "tid": 1, "name": what, "args": { "name": name } });
+        let mut events = vec![name("process_name", "flowgrad"), name("thread_name", clock)];
+        let mut start = 0.0;
+        for row in &self.rows {
+            let [gflops, gbytes] = row.rates();
+            let mut args = json!({
+                "step": row.step,
+                "kernel": row.kernel,
+                "flops": row.flops,
+                "bytes": row.bytes,
+                "GFLOP/s": gflops,
+                "GB/s": gbytes,
+            });
+            if let Some(roof) = roof {
+                args["fraction of roof"] = row.fraction(roof).into();
+            }
+            events.push(json!({
+                "ph": "X",
+                "pid": 1,
+                "tid": 1,
+                "name": row.op,
+                "cat": "step",
+                "ts": start,
+                "dur": row.seconds * 1e6,
+                "args": args,
+            }));
+            start += row.seconds * 1e6;
+        }
+        json!({ "displayTimeUnit": "ns", "traceEvents": events }).to_string()
+    }
+}
+
+impl ProfileRow {
+    /// The least time that the step's work can take over the time it took: 1 on the
+    /// roof.
+    pub fn fraction(&self, roof: &Roof) -> f64 {
+        roof.seconds(self.flops, self.bytes, 1) / self.seconds.max(f64::MIN_POSITIVE)
+    }
+
+    /// GFLOP/s and GB/s.
+    fn rates(&self) -> [f64; 2] {
+        let seconds = self.seconds.max(f64::MIN_POSITIVE);
+        [self.flops, self.bytes].map(|n| n as f64 / seconds / 1e9)
     }
 }
 

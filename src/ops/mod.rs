@@ -36,6 +36,7 @@ mod product;
 mod random;
 mod rearrange;
 mod reduce;
+mod roof;
 mod segment_sum;
 mod softmax;
 mod source;

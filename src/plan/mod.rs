@@ -14,6 +14,8 @@ mod storage;
 mod units;
 mod updates;
 
+pub(crate) use print::shorten;
+
 use crate::device::DeviceProfile;
 use crate::graph::{Access, Graph, Spec, Tensor};
 use crate::{Error, Result};

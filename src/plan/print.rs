@@ -73,7 +73,8 @@ impl fmt::Display for Plan {
     }
 }
 
-fn shorten(text: &str, width: usize) -> String {
+/// The text, or its beginning and two dots.
+pub(crate) fn shorten(text: &str, width: usize) -> String {
     if text.chars().count() <= width {
         return text.into();
     }

@@ -1,0 +1,113 @@
+//! Where the time of a training step goes: every dispatch with its time, GFLOP/s, GB/s
+//! and fraction of what the adapter can do at most, as a table and as a trace.
+//!
+//! `cargo run --release --example profile -- --model vqvae`. Writes
+//! `out/profile/trace.json`, which <https://ui.perfetto.dev> and `chrome://tracing` open.
+
+mod common;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, ValueEnum};
+use common::Outcome;
+use flowgrad::device::Roof;
+use flowgrad::exec::Profile;
+use flowgrad::models::VqVae;
+use flowgrad::nn::Mode;
+use flowgrad::optim::{Adam, Optimizer};
+use flowgrad::{Gpu, GpuOptions, Graph, Params};
+
+/// Profiles a training step of a model on random images.
+#[derive(Parser)]
+struct Args {
+    /// Whose step
+    #[arg(long, value_enum, default_value_t = Model::Digits)]
+    model: Model,
+    /// Images in a batch
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..))]
+    batch: u32,
+    /// Steps of which the median is shown
+    #[arg(long, value_name = "N", default_value_t = 5)]
+    runs: usize,
+    /// Use the adapter whose name contains this (see the example `doctor`)
+    #[arg(long, value_name = "NAME")]
+    adapter: Option<String>,
+    /// Directory for the trace
+    #[arg(long, value_name = "DIR", default_value = "out/profile")]
+    out: PathBuf,
+    /// Print all figures as one JSON object in the last line
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Model {
+    /// The VQ-VAE of the demo, digits of 8x8 pixels
+    Digits,
+    /// The VQ-VAE for MNIST, 28x28
+    Vqvae,
+}
+
+fn main() -> ExitCode {
+    common::main(run)
+}
+
+fn run() -> Outcome {
+    let args = Args::parse();
+    let gpu = Gpu::with(GpuOptions {
+        adapter: args.adapter.clone(),
+        ..GpuOptions::default()
+    })?;
+    let roof = Roof::measure(&gpu)?;
+    let profile = profile(&gpu, &args)?;
+    let file = args.out.join("trace.json");
+    common::write_file(&file, profile.chrome_trace(Some(&roof)).as_bytes())?;
+    common::report::print(&format!("{}\n", gpu.summary()));
+    common::report::print(&format!("{}\n", profile.table(Some(&roof))));
+    let kernels = profile.by_kernel();
+    let rows: Vec<Vec<String>> = kernels
+        .iter()
+        .map(|(kernel, dispatches, seconds)| {
+            let share = 100.0 * seconds / profile.seconds();
+            vec![
+                kernel.clone(),
+                dispatches.to_string(),
+                format!("{:.3}", seconds * 1e3),
+                format!("{share:.1} %"),
+            ]
+        })
+        .collect();
+    let head = ["kernel", "dispatches", "ms", "share"];
+    common::report::print(&format!("\n{}", common::report::columns(&head, &rows)));
+    let mut report = common::Report::new();
+    report
+        .row("trace", file.display())
+        .figure("trace", file.display().to_string())
+        .figure("step_ms", profile.seconds() * 1e3)
+        .figure("dispatches", profile.rows.len())
+        .figure("gpu_clock", profile.gpu_clock)
+        .figure("roof_gflops", roof.flops / 1e9)
+        .figure("roof_gbytes", roof.bytes / 1e9);
+    report.print_with(args.json);
+    Ok(())
+}
+
+/// Compiles the model's training step and profiles it.
+fn profile(gpu: &Gpu, args: &Args) -> Outcome<Profile> {
+    let params = Params::new(0);
+    let graph = Graph::new();
+    let (model, side) = match args.model {
+        Model::Digits => (VqVae::digits(&params)?, 8),
+        Model::Vqvae => (VqVae::mnist(&params, 0.0949)?, 28),
+    };
+    // The images are drawn on the device: nothing is uploaded that a step waits for.
+    let shape = [args.batch as usize, 1, side, side];
+    let x = graph.uniform(shape).add_scalar(-0.5);
+    let loss = model.forward(&x, Mode::Train).loss;
+    let optimizer = Optimizer::new(&params, Adam::default())?;
+    optimizer.minimize(&loss)?;
+    let mut program = graph.compile(gpu, &params, &[&loss])?;
+    program.set_scalars(&optimizer.inputs(0))?;
+    Ok(program.profile(&[], args.runs.max(1))?)
+}

@@ -1,0 +1,20 @@
+// y = x, four words at a time: what an adapter can move at most. x, y [n] vec4
+// Grid: flat. Caller: ops/roof.rs
+#import grid
+
+struct Args {
+    n: u32,
+}
+#args
+
+@group(0) @binding(0) var<storage, read> x: array<vec4f>;
+@group(0) @binding(1) var<storage, read_write> y: array<vec4f>;
+
+@compute @workgroup_size(64)
+fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
+        @builtin(local_invocation_index) local: u32) {
+    let index = flat_index(group, groups, local, 64u);
+    if (index < args.n) {
+        y[index] = x[index];
+    }
+}

@@ -1,0 +1,116 @@
+//! What an adapter can do at most: ops that only calculate or only move data, for
+//! [`crate::device::Roof`].
+
+use crate::graph::{Array, Lower, Op, Slot, Spec, Tensor};
+use crate::{DType, Error, Result};
+
+const ARITHMETIC: &str = include_str!("../../shaders/roof_arithmetic.wgsl");
+const COPY: &str = include_str!("../../shaders/roof_copy.wgsl");
+
+/// Steps of one trip through the kernel's loop.
+const ROUNDS: usize = 16;
+/// Chains of one invocation.
+const CHAINS: usize = 12;
+/// Every chain tends to 1, whatever it starts from and however long it runs.
+const SCALE: f32 = 0.9;
+const SHIFT: f32 = 0.1;
+
+/// Multiply-adds in registers and nothing else.
+#[derive(Debug)]
+struct Arithmetic {
+    trips: usize,
+}
+
+impl Op for Arithmetic {
+    fn name(&self) -> &'static str {
+        "roof_arithmetic"
+    }
+
+    fn infer(&self, inputs: &[&Spec]) -> Result<Vec<Spec>> {
+        check_f32(self.name(), inputs[0])?;
+        Ok(vec![inputs[0].clone()])
+    }
+
+    fn reference(&self, inputs: &[&Array]) -> Result<Vec<Array>> {
+        let x = inputs[0];
+        let decay = f64::from(SCALE).powi((ROUNDS * self.trips) as i32);
+        let limit = f64::from(SHIFT) / (1.0 - f64::from(SCALE));
+        // The starts of the twelve chains lie evenly around x.
+        let end = x.data.iter().map(|v| limit + (v - limit) * decay);
+        Ok(vec![Array::new(x.shape.clone(), end.collect())?])
+    }
+
+    fn lower(&self, cx: &mut Lower<'_>) -> Result<()> {
+        let n = cx.input(0).shape.numel();
+        cx.kernel("roof_arithmetic", ARITHMETIC)
+            .define("ROUNDS", ROUNDS)
+            .arg(n)
+            .arg(self.trips)
+            .arg_f32(SCALE)
+            .arg_f32(SHIFT)
+            .read(Slot::In(0))
+            .write(Slot::Out(0))
+            .flops(n * self.trips * ROUNDS * CHAINS * 2)
+            .trips(self.trips)
+            .threads(n, 64)
+    }
+}
+
+/// A copy, vec4 by vec4.
+#[derive(Debug)]
+struct Copy;
+
+impl Op for Copy {
+    fn name(&self) -> &'static str {
+        "roof_copy"
+    }
+
+    fn infer(&self, inputs: &[&Spec]) -> Result<Vec<Spec>> {
+        check_f32(self.name(), inputs[0])?;
+        let n = inputs[0].shape.numel();
+        match n.is_multiple_of(4) {
+            true => Ok(vec![inputs[0].clone()]),
+            false => Err(Error::shape(
+                self.name(),
+                format!("{n} elements are not a multiple of four"),
+            )),
+        }
+    }
+
+    fn reference(&self, inputs: &[&Array]) -> Result<Vec<Array>> {
+        Ok(vec![inputs[0].clone()])
+    }
+
+    fn lower(&self, cx: &mut Lower<'_>) -> Result<()> {
+        let n = cx.input(0).shape.numel() / 4;
+        cx.kernel("roof_copy", COPY)
+            .arg(n)
+            .read(Slot::In(0))
+            .write(Slot::Out(0))
+            .threads(n, 64)
+    }
+}
+
+fn check_f32(op: &str, x: &Spec) -> Result<()> {
+    match x.dtype {
+        DType::F32 => Ok(()),
+        other => Err(Error::dtype(op, format!("expected f32, got {other}"))),
+    }
+}
+
+impl Tensor {
+    /// `16 * trips` steps `v = 0.9 v + 0.1` of every element, twelve times over:
+    /// a kernel of arithmetic alone, which shows what an adapter can calculate at
+    /// most. See [`crate::device::Roof`].
+    #[track_caller]
+    pub fn roof_arithmetic(&self, trips: usize) -> Tensor {
+        self.graph().push1(Arithmetic { trips }, &[self])
+    }
+
+    /// A copy by a kernel, never fused or left out: shows what an adapter can move at
+    /// most. The number of elements must be a multiple of four.
+    #[track_caller]
+    pub fn roof_copy(&self) -> Tensor {
+        self.graph().push1(Copy, &[self])
+    }
+}
