@@ -1,10 +1,13 @@
 //! Coupling and actnorm: values, gradients, round trips, log-determinants.
 
+use flowgrad::device::DeviceProfile;
+use flowgrad::graph::Access;
 use flowgrad::ops::{ActNormInit, CouplingMask, CouplingParams, CouplingScale, RawLayout};
-use flowgrad::{Error, Graph};
+use flowgrad::plan::{PlanOptions, Step};
+use flowgrad::{Error, Graph, Tensor};
 
 use crate::flow_support::check_bijection;
-use crate::support::{Data, Tol, check_op, run_gpu};
+use crate::support::{Data, Tol, build_case, check_op, run_gpu};
 
 const MASKS: [CouplingMask; 6] = [
     CouplingMask::After(2),
@@ -97,6 +100,56 @@ fn sums_of_large_samples() {
     }
 }
 
+/// Values that nobody else reads are overwritten, and so are their gradients.
+#[test]
+fn dying_values_are_overwritten() {
+    for (params, shape) in [
+        (CouplingParams::glow(CouplingMask::After(1)), [2, 3, 4, 4]),
+        (CouplingParams::new(CouplingMask::Odd), [3, 4, 3, 1]),
+        (
+            CouplingParams::new(CouplingMask::Checkerboard { parity: 0 }),
+            [2, 2, 5, 3],
+        ),
+        (
+            CouplingParams::additive(CouplingMask::Before(2)),
+            [2, 4, 2, 2],
+        ),
+    ] {
+        let inputs = [Data::f32(shape, 1), raw(&shape, &params, 2)];
+        let build = |_: &Graph, x: &[Tensor]| {
+            let (y, log_det) = x[0].mul_scalar(2.0).coupling(&x[1], &params);
+            let (back, _) = y.sin().coupling_inverse(&x[1].neg(), &params);
+            vec![back.cos(), log_det]
+        };
+        let name = format!("in place, {params:?}");
+        check_op(&name, &inputs, build, Tol::default());
+        let case = build_case(&name, &inputs, build, true);
+        let wanted = case.wanted();
+        let profile = DeviceProfile::baseline();
+        let plan = wanted[0]
+            .graph()
+            .plan(&profile, &[], &wanted, &PlanOptions::default());
+        let plan = plan.unwrap();
+        let works_in_place = |kernel: &str| {
+            let steps = plan.steps.iter().filter(|s| s.kernel == kernel);
+            let overwrites = |s: &&Step| s.bindings.iter().any(|b| b.1 == Access::ReadWrite);
+            (steps.clone().filter(overwrites).count(), steps.count())
+        };
+        // The first output is read again by the gradients.
+        let gradients = if params.scale == CouplingScale::None {
+            0
+        } else {
+            2
+        };
+        assert_eq!(works_in_place("coupling"), (2, 2), "{name}");
+        assert_eq!(
+            works_in_place("coupling_grad"),
+            (gradients, gradients),
+            "{name}"
+        );
+    }
+}
+
 #[test]
 fn couplings_are_bijections() {
     for (params, shape) in [
@@ -151,7 +204,7 @@ fn extreme_scales_are_no_nan() {
         let graph = Graph::new();
         let x = graph.input("x", [6, 2]);
         let s = graph.constant([6, 1], &raws);
-        let raw = flowgrad::Tensor::concat(&[&s, &s.zeros_like()], 1);
+        let raw = Tensor::concat(&[&s, &s.zeros_like()], 1);
         let (y, log_det) = x.coupling(&raw, &params);
         let (back, inverse) = x.coupling_inverse(&raw, &params);
         let loss = y.sum(&[], false).add(&log_det.sum(&[], false));

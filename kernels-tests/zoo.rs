@@ -310,7 +310,10 @@ fn couplings(cases: &mut Vec<Case>) {
                 |_, x| {
                     let (y, log_det) = x[0].coupling(&x[1], &params);
                     let (back, inverse) = x[0].coupling_inverse(&x[1], &params);
-                    vec![y, log_det, back, inverse]
+                    // What nobody else reads is overwritten, its gradient as well.
+                    let own = x[0].exp().coupling(&x[1], &params).0.sin();
+                    let other = x[0].exp().neg().coupling_inverse(&x[1], &params).0;
+                    vec![y, log_det, back, inverse, own, other.sin()]
                 },
                 true,
             ));

@@ -3,7 +3,7 @@
 //       where there is a least scale, log(e^l + least);  none 0
 //   y = x e^l + t, or (x + t) e^l where the shift comes first; INVERSE undoes it
 //   part[n, i] = the sum of l (INVERSE: of -l) over what invocation (n, i) transforms
-// Kept elements are copied. CHECKER: elements with (h + w) % 2 == parity are kept,
+// Kept elements are copied, IN_PLACE (y lies where x does) they stay. CHECKER: elements with (h + w) % 2 == parity are kept,
 // else whole channels are. All positions count cells: four elements (VEC4) or one.
 // Invocation (n, i) takes cells i, i + parts, .. of sample n.
 // Grid: flat over N * parts. Caller: ops/coupling.rs
@@ -11,11 +11,13 @@
 #import divide
 #import coupling
 
-@group(0) @binding(0) var<storage, read> x: array<Cell>;
+@group(0) @binding(0) var<storage, read_write> y: array<Cell>;
 @group(0) @binding(1) var<storage, read> raw: array<Cell>;
-@group(0) @binding(2) var<storage, read_write> y: array<Cell>;
 #if SCALE != none
-@group(0) @binding(3) var<storage, read_write> part: array<f32>;
+@group(0) @binding(2) var<storage, read_write> part: array<f32>;
+#endif
+#if IN_PLACE == 0
+@group(0) @binding(${BINDING_X}) var<storage, read> x: array<Cell>;
 #endif
 
 @compute @workgroup_size(64)
@@ -30,7 +32,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
     var total = Cell();
     for (var cell = first; cell < args.cells; cell += args.parts) {
         let at = place(n, cell);
-        let v = x[at.x];
+        let v = ${X}[at.x];
         let t = raw[at.t];
 #if SCALE == none
 #if INVERSE
@@ -69,7 +71,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
 #endif
 #endif
     }
-#if CHECKER == 0
+#if COPY
     for (var cell = first; cell < args.kept_cells; cell += args.parts) {
         let at = kept(n, cell);
         y[at] = x[at];

@@ -5,7 +5,8 @@
 //                                        (INVERSE: -dy e^-l, or -dy)
 //   ds = l'(s) (dy (y - t) + u)          (INVERSE: l'(s) (-dy y - u); without t, or with
 //                                         it, the other way round if the shift comes first)
-// Kept elements: dx = dy, and where they have raw values (CHECKER) ds = dt = 0.
+// Kept elements: dx = dy, and where they have raw values (CHECKER) ds = dt = 0. IN_PLACE:
+// dx lies where dy does.
 // Grid: flat over N * parts, as there. Caller: ops/coupling.rs
 #import grid
 #import divide
@@ -13,10 +14,12 @@
 
 @group(0) @binding(0) var<storage, read> y: array<Cell>;
 @group(0) @binding(1) var<storage, read> raw: array<Cell>;
-@group(0) @binding(2) var<storage, read> dy: array<Cell>;
-@group(0) @binding(3) var<storage, read> upstream: array<f32>;
-@group(0) @binding(4) var<storage, read_write> dx: array<Cell>;
-@group(0) @binding(5) var<storage, read_write> draw: array<Cell>;
+@group(0) @binding(2) var<storage, read> upstream: array<f32>;
+@group(0) @binding(3) var<storage, read_write> dx: array<Cell>;
+@group(0) @binding(4) var<storage, read_write> draw: array<Cell>;
+#if IN_PLACE == 0
+@group(0) @binding(5) var<storage, read> dy: array<Cell>;
+#endif
 
 @compute @workgroup_size(64)
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
@@ -31,7 +34,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
     for (var cell = first; cell < args.cells; cell += args.parts) {
         let at = place(n, cell);
         let s = scale(raw[at.s]);
-        let g = dy[at.x];
+        let g = ${DY}[at.x];
 #if INVERSE
         let by_x = g / s.value;
 #if SHIFT_FIRST
@@ -62,7 +65,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
         draw[at.s] = by_s;
 #endif
     }
-#if CHECKER == 0
+#if COPY
     for (var cell = first; cell < args.kept_cells; cell += args.parts) {
         let at = kept(n, cell);
         dx[at] = dy[at];

@@ -73,6 +73,7 @@ pub struct Lower<'a> {
     device: &'a DeviceProfile,
     dispatches: Vec<Dispatch>,
     scratch: Vec<u64>,
+    in_place: Vec<usize>,
 }
 
 impl<'a> Lower<'a> {
@@ -90,7 +91,20 @@ impl<'a> Lower<'a> {
             device,
             dispatches: Vec::new(),
             scratch: Vec::new(),
+            in_place: Vec::new(),
         }
+    }
+
+    /// The same with outputs that overwrite their inputs.
+    pub(crate) fn overwriting(mut self, outputs: Vec<usize>) -> Self {
+        self.in_place = outputs;
+        self
+    }
+
+    /// Whether output `i` overwrites the input that [`Op::in_place`](super::Op::in_place)
+    /// pairs it with.
+    pub fn in_place(&self, i: usize) -> bool {
+        self.in_place.contains(&i)
     }
 
     /// Shape and type of input `i`.

@@ -68,6 +68,14 @@ pub trait Op: Debug + Send + Sync + Any {
         false
     }
 
+    /// Pairs of an output and an input of its size that it may overwrite: every element
+    /// is read by the invocation that writes it, before it does. Where the planner does
+    /// so, [`Lower::in_place`] says it, and [`Op::lower`] binds the output alone, as
+    /// [`Access::ReadWrite`](super::Access::ReadWrite).
+    fn in_place(&self) -> &'static [(usize, usize)] {
+        &[]
+    }
+
     /// Emits the dispatches that compute the outputs.
     fn lower(&self, cx: &mut Lower<'_>) -> Result<()>;
 

@@ -10,7 +10,7 @@ use super::coupling_layout::Places;
 use super::fold::{Fold, Split, fold};
 use super::reduce::expect_f32;
 use crate::device::DeviceClass;
-use crate::graph::{Array, KernelBuilder, Lower, Op, Slot, Spec, Tensor, Vjp};
+use crate::graph::{Access, Array, KernelBuilder, Lower, Op, Slot, Spec, Tensor, Vjp};
 use crate::{Error, Result};
 
 const SHADER: &str = include_str!("../../shaders/coupling.wgsl");
@@ -110,6 +110,10 @@ impl Op for Coupling {
         Ok(())
     }
 
+    fn in_place(&self) -> &'static [(usize, usize)] {
+        &[(0, 0)]
+    }
+
     fn lower(&self, cx: &mut Lower<'_>) -> Result<()> {
         let places = Places::new(self.name(), &self.params, cx.input(0), cx.input(1))?;
         let parts = parts(cx, &places);
@@ -120,15 +124,25 @@ impl Op for Coupling {
             (true, _) => Some(cx.scratch(4 * (places.samples * parts) as u64)),
         };
         let direction = if self.inverse { "inverse" } else { "forward" };
-        let kernel = cx.kernel("coupling", SHADER).variant(direction);
-        let mut kernel = describe(kernel, &self.params, self.inverse, &places, parts)
-            .read(Slot::In(0))
-            .read(Slot::In(1))
-            .write(Slot::Out(0));
+        let in_place = cx.in_place(0);
+        let kernel = cx
+            .kernel("coupling", SHADER)
+            .variant(direction)
+            .define("X", if in_place { "y" } else { "x" })
+            .define("BINDING_X", 2 + scaled as usize);
+        let mut kernel = describe(kernel, &self.params, self.inverse, &places, parts, in_place)
+            .bind(Slot::Out(0), written(in_place))
+            .read(Slot::In(1));
         if let Some(sums) = sums {
             kernel = kernel.write(sums);
         }
-        kernel.threads(places.samples * parts, 64)?;
+        if !in_place {
+            kernel = kernel.read(Slot::In(0));
+        }
+        let touched = if scaled { 4 } else { 3 };
+        kernel
+            .bytes(places.bytes(touched, in_place))
+            .threads(places.samples * parts, 64)?;
         match sums {
             Some(sums) if parts > 1 => {
                 let split = Split {
@@ -190,24 +204,44 @@ impl Op for CouplingGrad {
         Ok(vec![dx, draw])
     }
 
+    fn in_place(&self) -> &'static [(usize, usize)] {
+        &[(0, 2)]
+    }
+
     fn lower(&self, cx: &mut Lower<'_>) -> Result<()> {
         let places = Places::new(self.name(), &self.params, cx.input(0), cx.input(1))?;
         let parts = parts(cx, &places);
         let direction = if self.inverse { "inverse" } else { "forward" };
-        let kernel = cx.kernel("coupling_grad", GRAD_SHADER).variant(direction);
-        describe(kernel, &self.params, self.inverse, &places, parts)
+        let in_place = cx.in_place(0);
+        let kernel = cx
+            .kernel("coupling_grad", GRAD_SHADER)
+            .variant(direction)
+            .define("DY", if in_place { "dx" } else { "dy" });
+        let mut kernel = describe(kernel, &self.params, self.inverse, &places, parts, in_place)
             .read(Slot::In(0))
             .read(Slot::In(1))
-            .read(Slot::In(2))
             .read(Slot::In(3))
-            .write(Slot::Out(0))
-            .write(Slot::Out(1))
+            .bind(Slot::Out(0), written(in_place))
+            .write(Slot::Out(1));
+        if !in_place {
+            kernel = kernel.read(Slot::In(2));
+        }
+        kernel
+            .bytes(places.bytes(7, in_place))
             .threads(places.samples * parts, 64)
     }
 }
 
 fn places_of(op: &str, params: &CouplingParams, x: &Array, raw: &Array) -> Result<Places> {
     Places::new(op, params, &Spec::f32(&x.shape), &Spec::f32(&raw.shape))
+}
+
+/// How an output is bound that may lie over an input.
+fn written(in_place: bool) -> Access {
+    match in_place {
+        true => Access::ReadWrite,
+        false => Access::Write,
+    }
 }
 
 /// Invocations per sample.
@@ -227,6 +261,7 @@ fn describe<'l, 'a>(
     inverse: bool,
     places: &Places,
     parts: usize,
+    in_place: bool,
 ) -> KernelBuilder<'l, 'a> {
     let (name, a) = match params.scale {
         CouplingScale::None => ("none", 0.0),
@@ -249,6 +284,8 @@ fn describe<'l, 'a>(
         .define("LEAST", least as u32)
         .define("CHECKER", checker)
         .define("VEC4", cell / 4)
+        .define("IN_PLACE", in_place as u32)
+        .define("COPY", (checker == 0 && !in_place) as u32)
         .arg(places.samples)
         .arg(parts)
         .arg(cells)

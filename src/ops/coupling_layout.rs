@@ -268,6 +268,13 @@ impl Places {
         Ok(places)
     }
 
+    /// Bytes that a kernel must move that touches `tensors` values per transformed
+    /// element, and copies what passes through unless it works in place.
+    pub(super) fn bytes(&self, tensors: usize, in_place: bool) -> usize {
+        let copied = if in_place { 0 } else { 2 * self.kept_elements };
+        4 * self.samples * (tensors * self.elements + copied)
+    }
+
     /// Calls `f(x, s, t, n)` with the positions of every transformed element, its raw
     /// scale and its shift, and the sample.
     pub(super) fn each(

@@ -52,7 +52,16 @@ impl Builder<'_> {
             };
             let raw = &self.view.nodes[node].inputs;
             let outputs = self.view.nodes[node].outputs.clone();
-            let mut cx = Lower::new(op.name(), specs(&inputs, raw), outputs, self.profile);
+            let overwriting = (0..outputs.len()).filter(|o| {
+                let value = ValueId {
+                    node: NodeId(node as u32),
+                    output: *o as u32,
+                };
+                self.in_place.contains_key(&value)
+            });
+            let overwriting = overwriting.collect();
+            let mut cx = Lower::new(op.name(), specs(&inputs, raw), outputs, self.profile)
+                .overwriting(overwriting);
             op.lower(&mut cx)?;
             let (dispatches, scratch) = cx.finish();
             let scratch: Vec<usize> = scratch

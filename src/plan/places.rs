@@ -311,37 +311,27 @@ impl Builder<'_> {
             .collect()
     }
 
-    /// Pointwise outputs take over the storage of an input that dies with them.
+    /// Outputs take over the storage of an input that dies with them: those of pointwise
+    /// units, and those that a kernel says it can compute in place.
     pub(super) fn overwrite_dying_inputs(&mut self, order: &[UnitId]) {
         if !self.options.reuse {
             return;
         }
         for (p, unit) in order.iter().enumerate() {
             if !self.units.units[*unit].pointwise {
+                for node in self.units.units[*unit].nodes.clone() {
+                    self.overwrite_inputs_of(node, p);
+                }
                 continue;
             }
-            let mut taken: Vec<usize> = Vec::new();
+            let mut taken: Vec<ValueId> = Vec::new();
             for output in self.units.outputs(&self.keep, *unit) {
-                let Some(Place::Temp(own)) = self.places.get(&output).copied() else {
-                    continue;
-                };
                 for input in self.units.inputs(&self.view, *unit) {
-                    let Some(Place::Temp(theirs)) = self.places.get(&input).copied() else {
-                        continue;
-                    };
-                    let fits = self.storages[theirs].bytes == self.storages[own].bytes
-                        && self.storages[theirs].last == p
-                        && theirs != own
-                        && !taken.contains(&theirs)
+                    let allowed = !taken.contains(&input)
                         && self.element_type(input) == self.element_type(output)
                         && fused::reads_flat(&self.view, &self.units, *unit, input);
-                    if fits {
-                        self.storages[theirs].last = self.storages[own].last;
-                        // The own storage is given up; it takes no memory any more.
-                        self.storages[own].bytes = 0;
-                        self.places.insert(output, Place::Temp(theirs));
-                        self.in_place.insert(output, input);
-                        taken.push(theirs);
+                    if allowed && self.take_over(output, input, p) {
+                        taken.push(input);
                         break;
                     }
                 }
@@ -351,6 +341,48 @@ impl Builder<'_> {
         for storage in self.storages.iter_mut().filter(|s| s.bytes == 0) {
             (storage.first, storage.last) = (0, 0);
         }
+    }
+
+    /// What the op of `node`, at position `p`, may compute in place.
+    fn overwrite_inputs_of(&mut self, node: usize, p: usize) {
+        let inputs = self.view.inputs(node);
+        for (output, input) in self.view.nodes[node].op.clone().in_place() {
+            let Some(value) = inputs.get(*input).copied() else {
+                continue;
+            };
+            let output = ValueId {
+                node: NodeId(node as u32),
+                output: *output as u32,
+            };
+            // A value that is read in two places would be bound twice.
+            let once = inputs.iter().filter(|v| **v == value).count() == 1;
+            if once && self.element_type(value) == self.element_type(output) {
+                self.take_over(output, value, p);
+            }
+        }
+    }
+
+    /// Lets `output` live where `input` does, if that is of its size and is read for the
+    /// last time at position `p`.
+    fn take_over(&mut self, output: ValueId, input: ValueId, p: usize) -> bool {
+        let place = |v: ValueId| match self.places.get(&v) {
+            Some(Place::Temp(storage)) => Some(*storage),
+            _ => None,
+        };
+        let (Some(own), Some(theirs)) = (place(output), place(input)) else {
+            return false;
+        };
+        let fits = self.storages[theirs].bytes == self.storages[own].bytes
+            && self.storages[theirs].last == p
+            && theirs != own;
+        if fits {
+            self.storages[theirs].last = self.storages[own].last;
+            // The own storage is given up; it takes no memory any more.
+            self.storages[own].bytes = 0;
+            self.places.insert(output, Place::Temp(theirs));
+            self.in_place.insert(output, input);
+        }
+        fits
     }
 
     pub(super) fn element_type(&self, value: ValueId) -> DType {
