@@ -97,7 +97,7 @@ pub(crate) fn lower(parts: &[Direct], product: Option<Product>, cx: &mut Lower<'
             let [rows, _] = tile.extent();
             2 * channels_out > rows && (tiles >= 64 || rows <= 32)
         }
-        (None, "product") => !software || as_product == Some("shuffle"),
+        (None, "product") => !software || as_product != Some("register"),
         (None, "packed") => conv_packed::worth(device, flops),
         _ => true,
     };

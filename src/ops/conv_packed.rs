@@ -2,7 +2,7 @@
 //! an order in which one load serves four channels and nothing is out of bounds.
 //! Loads are what such an adapter spends its time on.
 
-use super::conv_direct::{Direct, LARGE, even_tile};
+use super::conv_direct::{Direct, even_tile};
 use crate::Result;
 use crate::device::{DeviceClass, DeviceProfile, LOOP_BUDGET};
 use crate::graph::{Lower, Slot};
@@ -187,10 +187,15 @@ struct Tile {
 impl Tile {
     /// Large, for few loads, but so that every core has some.
     fn of(parts: &[Direct], direct: bool, lanes: usize) -> Tile {
-        // The largest tile takes a third of a second to compile.
-        let large = parts.iter().map(Direct::flops).sum::<usize>() >= LARGE;
-        let most = if large { 16 } else { 8 };
-        let sizes = [(32, most), (32, 8), (32, 4), (16, 4), (8, 4), (8, 2)];
+        // 128 sums a lane: more do not stay in reach of the registers, and take some
+        // compilers a minute.
+        let wide = parts.iter().map(|p| p.channels_out).max().unwrap_or(1);
+        let many = match even_tile(wide, 32) {
+            0..=8 => 16,
+            9..=16 => 8,
+            _ => 4,
+        };
+        let sizes = [(32, many), (32, 4), (16, 4), (8, 4), (8, 2)];
         let tiles = sizes.map(|(channels, pixels)| {
             let count = parts.first().map_or([1, 1], |p| p.count);
             let columns = match direct {

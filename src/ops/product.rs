@@ -14,8 +14,8 @@ const PACKED: &str = include_str!("../../shaders/matmul_packed.wgsl");
 const TILED: &str = include_str!("../../shaders/matmul_tiled.wgsl");
 const MERGE: &str = include_str!("../../shaders/matmul_merge.wgsl");
 
-/// From here on packed operands pay on software adapters: rows of both no longer fit into
-/// the caches next to each other.
+/// Operations of one product of a batch from which on packed operands pay on software
+/// adapters: rows of both no longer fit into the caches next to each other.
 const LARGE: usize = 1 << 29;
 
 /// What is added to a product.
@@ -120,7 +120,7 @@ impl Product {
             None if variant == "shuffle" => self.m >= 4,
             None if variant == "packed" => {
                 let worth = if shuffled { LARGE } else { LARGE / 16 };
-                self.m >= 64 && self.n >= 64 && self.flops() >= worth
+                self.m >= 64 && self.n >= 64 && self.flops() / self.batch.max(1) >= worth
             }
             None => true,
         };
