@@ -5,11 +5,6 @@ use flowgrad::ops::{Activation, ConvParams, ConvTransposeParams, PoolParams};
 
 use super::{Inputs, Outputs, VectorCase, codes, flows, losses, matrices};
 
-/// Ops of these files that belong to later parts of the crate.
-pub fn is_later(op: &str) -> bool {
-    flows::is_later(op)
-}
-
 /// Stored outputs that only document the case.
 pub fn is_informative(op: &str, output: &str) -> bool {
     matches!((op, output), ("vq", "margin"))

@@ -2,8 +2,8 @@
 
 use flowgrad::Tensor;
 use flowgrad::flow::{
-    Affine, Bijector, Chain, Context, Logit, gaussian_log_prob, mixture_log_prob,
-    standard_logistic_log_prob, standard_normal_log_prob,
+    Affine, Bijector, Chain, Context, Logit, Network, PriorLayout, Split, Squeeze, bits_per_dim,
+    gaussian_log_prob, mixture_log_prob, standard_logistic_log_prob, standard_normal_log_prob,
 };
 use flowgrad::ops::{ConvParams, CouplingMask, CouplingParams, CouplingScale, Plu};
 
@@ -17,16 +17,21 @@ pub fn build(case: &VectorCase<'_>, x: &Inputs) -> Outputs {
         "dequant_logit" => dequant_logit(case, x),
         "affine_coupling" | "additive_coupling" | "checkerboard_coupling" => coupling(case, x),
         "inv1x1_plu" | "inv1x1_full" => inv1x1(case, x),
+        "squeeze" => vec![("y", Squeeze::squeeze(x.get("x")))],
+        "unsqueeze" => vec![("y", Squeeze::unsqueeze(x.get("x")))],
+        "split_prior" => split_prior(case, x),
+        "glow_step" => glow_step(case, x),
+        "bits_per_dim" => {
+            // Densities in the units of the levels need no constant.
+            let bins = match case.flag("unit_scaled") {
+                true => case.float("n_bins"),
+                false => 1.0,
+            };
+            let dims = case.int("dims") as usize;
+            vec![("y", bits_per_dim(x.get("logp"), dims, bins))]
+        }
         _ => unknown(case),
     }
-}
-
-/// Ops of this file that belong to later parts of the crate.
-pub fn is_later(op: &str) -> bool {
-    matches!(
-        op,
-        "squeeze" | "unsqueeze" | "split_prior" | "glow_step" | "bits_per_dim"
-    )
 }
 
 fn coupling(case: &VectorCase<'_>, inputs: &Inputs) -> Outputs {
@@ -99,6 +104,63 @@ fn inv1x1(case: &VectorCase<'_>, inputs: &Inputs) -> Outputs {
         ("ldj_inv", ldj.neg()),
         ("ldj", ldj),
         ("w", weight),
+    ]
+}
+
+/// A network that gives the same for every input.
+struct Given(Tensor);
+
+impl Network for Given {
+    fn forward(&self, _: &Tensor, _: &Context<'_>) -> Tensor {
+        self.0.clone()
+    }
+}
+
+fn split_prior(case: &VectorCase<'_>, inputs: &Inputs) -> Outputs {
+    let moments = Tensor::concat(&[inputs.get("mu"), inputs.get("log_sigma")], 1);
+    let keep = case.int("split") as usize;
+    let split = Split::new(keep, PriorLayout::Halves, Given(moments));
+    let (z1, eps, log_det) = split.split(inputs.get("x"), &Context::eval());
+    let logp = standard_normal_log_prob(&eps).add(&log_det);
+    vec![("z1", z1), ("logp", logp)]
+}
+
+fn glow_step(case: &VectorCase<'_>, inputs: &Inputs) -> Outputs {
+    let get = |name: &str| inputs.get(name);
+    let plu = Plu {
+        p: get("p"),
+        l: get("l"),
+        u: get("u"),
+        sign: get("sign_s"),
+        log_s: get("log_s"),
+    };
+    let (channels, pixels) = (get("x").dim(1), get("x").dim(2) * get("x").dim(3));
+    let mix = |x: &Tensor, weight: &Tensor| {
+        let weight = weight.reshape([channels, channels, 1, 1]);
+        x.conv2d(&weight, None, &ConvParams::default())
+    };
+    let convention = CouplingParams {
+        scale: CouplingScale::Sigmoid {
+            offset: case.float("offset"),
+        },
+        ..CouplingParams::glow(CouplingMask::After(case.int("split") as usize))
+    };
+    let raw = Tensor::concat(&[get("s_raw"), get("t")], 1);
+    let by_weight = get("log_s").sum(&[], false).mul_scalar(pixels as f32);
+
+    let (y, by_norm) = get("x").actnorm(get("an_b"), get("an_logs"));
+    let (z, by_coupling) = mix(&y, &plu.assemble()).coupling(&raw, &convention);
+    let ldj = by_norm.add(&by_coupling).add(&by_weight);
+
+    let (y, by_coupling) = get("z_in").coupling_inverse(&raw, &convention);
+    let mixed = mix(&y, &plu.inverse());
+    let (x_inv, by_norm) = mixed.actnorm_inverse(get("an_b"), get("an_logs"));
+    let ldj_inv = by_norm.add(&by_coupling).sub(&by_weight);
+    vec![
+        ("z", z),
+        ("ldj", ldj),
+        ("x_inv", x_inv),
+        ("ldj_inv", ldj_inv),
     ]
 }
 
