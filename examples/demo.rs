@@ -1,8 +1,11 @@
-//! The first thing to run: a VQ-VAE learns the 8x8 digits that the project ships.
+//! The first thing to run: a VQ-VAE and a small Glow learn the 8x8 digits that the
+//! project ships.
 //!
-//! `cargo run --release --example demo` trains for about a minute, then writes to
+//! `cargo run --release --example demo` trains for about two minutes, then writes to
 //! `out/demo/`: `reconstructions.png` (originals above what 16 codes make of
-//! them), `codes.png` (the codes themselves), `loss.png` and `model.safetensors`.
+//! them), `codes.png` (the codes themselves), `loss.png` and `model.safetensors`; and to
+//! `out/demo/glow/` the flow's `samples.png`, `temperatures.png`, `interpolation.png`,
+//! `reconstruction.png`, `bpd.png` and `model.safetensors`.
 
 mod common;
 
@@ -10,11 +13,14 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use common::vqvae::{Digits, Setup, run};
-use common::{CommonArgs, Defaults, digits_dir};
+use common::{CommonArgs, Defaults, Outcome, Report, digits_dir, flows};
+use flowgrad::Params;
 use flowgrad::data::{ImageSet, Split};
-use flowgrad::models::VqVae;
+use flowgrad::models::{Glow, GlowConfig, VqVae};
 
-/// Trains a VQ-VAE on handwritten digits of 8x8 pixels and shows what it learnt.
+/// Trains a VQ-VAE on handwritten digits of 8x8 pixels and shows what it learnt; then,
+/// for as many steps, a small Glow (`--lr`, `--save`, `--load` and `--losses` are the
+/// VQ-VAE's; the example `glow` has its own, and the same defaults).
 ///
 /// Parameters are named and laid out as PyTorch does (see `VqVae::digits`); pixels
 /// are scaled to -0.5..0.5 as `value / 16 - 0.5`. The codebook starts from k-means
@@ -45,6 +51,40 @@ fn main() -> ExitCode {
             k_means: true,
             title: "VQ-VAE on 8x8 digits",
         };
-        run(&args.common, &data, &setup, VqVae::digits)
+        let mut report = run(&args.common, &data, &setup, VqVae::digits)?;
+        report.append(
+            "Glow on the same digits",
+            "glow_",
+            glow(&args.common, &data)?,
+        );
+        report.print(&args.common);
+        Ok(())
     })
+}
+
+/// The small Glow, for as many steps and with the same seed and adapter.
+fn glow(args: &CommonArgs, data: &Digits) -> Outcome<Report> {
+    let args = CommonArgs {
+        out: args.out.join("glow"),
+        lr: 1e-3,
+        save: None,
+        load: None,
+        losses: None,
+        ..args.clone()
+    };
+    let params = Params::new(args.seed);
+    let glow = Glow::new(&params, GlowConfig::digits())?;
+    let setup = flows::Setup {
+        params: &params,
+        model: &glow,
+        train: &data.train,
+        test: &data.test,
+        title: "Glow on 8x8 digits",
+        dequantize: true,
+        warmup: 0,
+        clip: None,
+        log_prob: None,
+        load: &flows::load_exactly,
+    };
+    flows::run(&args, &args.gpu()?, &setup)
 }

@@ -134,7 +134,8 @@ fn main() -> ExitCode {
                 _ => flows::load_exactly(params, file),
             },
         };
-        flows::run(&args.common, &gpu, &setup)
+        flows::run(&args.common, &gpu, &setup)?.print(&args.common);
+        Ok(())
     })
 }
 

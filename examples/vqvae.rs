@@ -57,9 +57,11 @@ fn main() -> ExitCode {
             k_means: args.k_means,
             title: "VQ-VAE",
         };
-        run(&args.common, &data, &setup, |params| {
+        let report = run(&args.common, &data, &setup, |params| {
             VqVae::mnist(params, variance)
-        })
+        })?;
+        report.print(&args.common);
+        Ok(())
     })
 }
 

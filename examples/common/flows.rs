@@ -76,8 +76,8 @@ fn context(labels: &Option<Tensor>, train: bool) -> Context<'_> {
     }
 }
 
-/// Trains, evaluates, draws and reports.
-pub fn run(args: &CommonArgs, gpu: &Gpu, setup: &Setup<'_>) -> Outcome {
+/// Trains, evaluates, draws; what is to be reported.
+pub fn run(args: &CommonArgs, gpu: &Gpu, setup: &Setup<'_>) -> Outcome<Report> {
     let start = Instant::now();
     let (model, params) = (setup.model, setup.params);
     let order = match args.no_shuffle {
@@ -219,8 +219,7 @@ pub fn run(args: &CommonArgs, gpu: &Gpu, setup: &Setup<'_>) -> Outcome {
     if let Some(last) = losses.last() {
         table.figure("final_loss", f64::from(last[0]));
     }
-    table.print(args);
-    Ok(())
+    Ok(table)
 }
 
 /// An error that names the first layer with a value that is not finite.

@@ -31,6 +31,16 @@ impl Report {
         self
     }
 
+    /// Another report below this one, under a heading; its figures begin with `prefix`.
+    pub fn append(&mut self, heading: &str, prefix: &str, other: Report) {
+        self.rows.push((String::new(), String::new()));
+        self.rows.push((heading.into(), String::new()));
+        self.rows.extend(other.rows);
+        for (key, value) in other.figures {
+            self.figures.insert(format!("{prefix}{key}"), value);
+        }
+    }
+
     /// The table: names on the left, values beside them.
     pub fn table(&self) -> String {
         let width = self.rows.iter().map(|(n, _)| n.chars().count()).max();
@@ -40,7 +50,9 @@ impl Report {
             // Values of several lines stay in their column.
             let indent = format!("\n{}", " ".repeat(width.unwrap_or(0) + 2));
             let value = value.trim_end().replace('\n', &indent);
-            text.push_str(&format!("{name}{}{value}\n", " ".repeat(gap)));
+            let line = format!("{name}{}{value}", " ".repeat(gap));
+            text.push_str(line.trim_end());
+            text.push('\n');
         }
         text
     }

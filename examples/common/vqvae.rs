@@ -44,13 +44,13 @@ struct Evaluation {
     codes_used: usize,
 }
 
-/// Trains, evaluates, draws and reports.
+/// Trains, evaluates, draws; what is to be reported.
 pub fn run(
     args: &CommonArgs,
     data: &Digits,
     setup: &Setup,
     build: impl Fn(&Params) -> flowgrad::Result<VqVae>,
-) -> Outcome {
+) -> Outcome<Report> {
     let start = Instant::now();
     let gpu = args.gpu()?;
     let params = Params::new(args.seed);
@@ -209,8 +209,7 @@ pub fn run(
             report::columns(&["kernel", "dispatches", "time", "share"], &rows),
         );
     }
-    table.print(args);
-    Ok(())
+    Ok(table)
 }
 
 fn record(
