@@ -12,6 +12,7 @@ mod exec;
 mod flow;
 mod flow_layers;
 mod flow_support;
+mod freeze;
 mod gather;
 mod glow;
 mod inv1x1;

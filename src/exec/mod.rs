@@ -6,6 +6,7 @@
 
 mod compile;
 mod external;
+mod freeze;
 mod profile;
 mod run;
 

@@ -7,6 +7,7 @@ mod array;
 mod interpret;
 mod lower;
 mod op;
+pub(crate) mod rewrite;
 mod tensor;
 
 pub use array::Array;

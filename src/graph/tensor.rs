@@ -105,6 +105,12 @@ impl Graph {
     /// Appends an op and returns its outputs.
     #[track_caller]
     pub fn push(&self, op: impl Op, inputs: &[&Tensor]) -> Vec<Tensor> {
+        self.push_shared(Arc::new(op), inputs)
+    }
+
+    /// Appends an op that another node has, too.
+    #[track_caller]
+    pub(crate) fn push_shared(&self, op: Arc<dyn Op>, inputs: &[&Tensor]) -> Vec<Tensor> {
         let origin = Location::caller();
         let specs: Vec<&Spec> = inputs.iter().map(|t| &t.spec).collect();
         let mut nodes = self.lock();
@@ -136,7 +142,7 @@ impl Graph {
         let ids = inputs.iter().map(|t| t.id).collect();
         let node = match inferred {
             Ok(outputs) => Node {
-                op: Arc::new(op),
+                op,
                 inputs: ids,
                 outputs,
                 error: None,

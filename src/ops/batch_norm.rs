@@ -20,8 +20,8 @@ struct Moments {
 /// `(x - mean) / sqrt(var + eps)`, with `* gamma + beta` where there are five inputs.
 /// All inputs but the first have extent 1 or that of `x` along every axis.
 #[derive(Debug)]
-struct Normalize {
-    eps: f32,
+pub(super) struct Normalize {
+    pub eps: f32,
 }
 
 /// From `g`, `x` and `mean`: `sum g` and `sum g (x - mean)` over `axes`.
