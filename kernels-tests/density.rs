@@ -107,6 +107,19 @@ fn learnt_densities_integrate_to_one() {
         );
         let after = integral(&params, &flow);
         assert!((after - 1.0).abs() < 0.01, "{coupling:?}: {after}");
+        // What sampling says of a sample's density, the density says as well.
+        let graph = Graph::new();
+        let (x, while_sampling) = flow.sample_with_log_prob(&graph, 256, 1.0, &Context::eval());
+        let again = flow.log_prob(&x, &Context::eval());
+        let wanted = [&while_sampling, &again];
+        let mut program = graph.compile_pure(gpu(), &params, &wanted).unwrap();
+        let out = program.run(&[]).unwrap();
+        for (a, b) in out.f32(0).unwrap().iter().zip(out.f32(1).unwrap()) {
+            assert!(
+                (a - b).abs() < 1e-3 * a.abs().max(1.0),
+                "{coupling:?}: {a} {b}"
+            );
+        }
     }
 }
 

@@ -33,30 +33,75 @@ fn fixed_and_diagonal_maps() {
 
 #[test]
 fn log_determinants_per_pixel_add_up() {
-    let graph = Graph::new();
-    let x = Data::uniform([2, 3, 2, 5], 1, 0.1, 0.9);
-    let input = x.input(&graph, "x");
-    let cx = Context::eval();
-    let layers: [&dyn Bijector; 3] = [
-        &Affine::centred(17).unwrap(),
-        &Logit::new(0.05).unwrap(),
-        &Sigmoid,
+    let shape = [2, 3, 2, 5];
+    let params = Params::new(0);
+    let spline = SplineParams {
+        bins: 4,
+        bound: 2.0,
+    };
+    let coupling = |name: &str, mask| {
+        let kept = flowgrad::flow::Coupling::seen_channels(mask, 3);
+        let raw = SplineCoupling::raw_channels(mask, &spline, 3);
+        let options = ConvParams::default();
+        let net = Conv2d::new(&params.scope(name), [kept, raw], [1, 1], options).unwrap();
+        SplineCoupling::new(mask, spline, net)
+    };
+    let checker = CouplingMask::Checkerboard { parity: 1 };
+    let layers: [(&dyn Bijector, Context<'_>); 9] = [
+        (&Affine::centred(17).unwrap(), Context::eval()),
+        (&Logit::new(0.05).unwrap(), Context::eval()),
+        (&Sigmoid, Context::eval()),
+        (&Dequantize::new(4).unwrap(), Context::eval()),
+        (
+            &DiagonalScaling::new(&params.scope("scaling"), &shape[1..]).unwrap(),
+            Context::eval(),
+        ),
+        (&coupling("a", CouplingMask::Odd), Context::eval()),
+        (&coupling("b", checker), Context::eval()),
+        (
+            &BatchNorm::new(&params.scope("c"), 3).unwrap(),
+            Context::eval(),
+        ),
+        (
+            &BatchNorm::new(&params.scope("d"), 3).unwrap(),
+            Context::train(),
+        ),
     ];
+    for (i, p) in params.all().iter().enumerate() {
+        let values = Data::uniform(p.shape(), 40 + i as u64, 0.1, 0.8);
+        p.set(&values.array().to_f32()).unwrap();
+    }
+    let graph = Graph::new();
+    let data = Data::uniform(shape, 1, 0.1, 0.9);
+    let x = data.input(&graph, "x");
     let mut wanted = Vec::new();
-    for layer in layers {
-        wanted.push(layer.forward(&input, &cx).log_det);
-        wanted.push(layer.pixel_log_det(&input, &cx).sum(&[1, 2], false));
+    for (layer, cx) in &layers {
+        let pixels = layer.pixel_log_det(&x, cx);
+        assert_eq!(pixels.check(), Ok(()), "{}", layer.name());
+        assert_eq!(pixels.shape().dims(), [2, 2, 5], "{}", layer.name());
+        wanted.push(layer.forward(&x, cx).log_det);
+        wanted.push(pixels.sum(&[1, 2], false));
     }
     let wanted: Vec<&Tensor> = wanted.iter().collect();
-    let got = crate::support::run_gpu(&[("x".into(), x)], &wanted).unwrap();
-    for pair in got.chunks(2) {
-        let (whole, parts) = (pair[0].array(), pair[1].array());
-        for (a, b) in whole.data.iter().zip(&parts.data) {
-            assert!((a - b).abs() < 1e-4 * a.abs(), "{a} {b}");
+    let mut program = graph.compile_pure(gpu(), &params, &wanted).unwrap();
+    let values = data.array().to_f32();
+    let out = program.run(&[("x", Value::F32(&values))]).unwrap();
+    for (i, (layer, _)) in layers.iter().enumerate() {
+        let (whole, parts) = (out.f32(2 * i).unwrap(), out.f32(2 * i + 1).unwrap());
+        for (a, b) in whole.iter().zip(&parts) {
+            let name = layer.name();
+            assert!(a.abs() > 0.1, "{name}: {a} tells nothing");
+            assert!((a - b).abs() < 1e-4 * a.abs(), "{name}: {a} {b}");
         }
     }
     let flat = graph.input("flat", [2, 3]);
-    assert!(Sigmoid.pixel_log_det(&flat, &cx).check().is_err());
+    for (layer, cx) in &layers {
+        assert!(
+            layer.pixel_log_det(&flat, cx).check().is_err(),
+            "{}",
+            layer.name()
+        );
+    }
 }
 
 #[test]

@@ -341,7 +341,7 @@ fn couplings(cases: &mut Vec<Case>) {
         &[images([2, 4, 3, 5]), Data::f32([4], 2), Data::f32([4], 3)],
         |_, x| {
             let (y, log_det) = x[0].actnorm(&x[1], &x[2]);
-            let init = y.actnorm_init(1e-6);
+            let init = y.actnorm_init(1e-6, 0.1);
             vec![y, log_det, init.bias, init.log_scale]
         },
         true,

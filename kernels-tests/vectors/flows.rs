@@ -202,7 +202,7 @@ fn dequant_logit(case: &VectorCase<'_>, inputs: &Inputs) -> Outputs {
 pub fn actnorm(case: &VectorCase<'_>, inputs: &Inputs) -> Outputs {
     let x = inputs.get("x");
     if case.op == "actnorm_init" {
-        let init = x.actnorm_init(case.float("eps"));
+        let init = x.actnorm_init(case.float("eps"), 0.0);
         let (y, ldj) = x.actnorm(&init.bias, &init.log_scale);
         return vec![
             ("b", init.bias),

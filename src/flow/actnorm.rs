@@ -99,16 +99,8 @@ impl ActNorm {
 
     /// The parameters that normalise this batch.
     fn normalising(&self, x: &Tensor, first: &FirstValues) -> (Tensor, Tensor) {
-        let axes: Vec<isize> = (0..x.shape().rank() as isize).filter(|a| *a != 1).collect();
-        let (mean, var) = x.moments(&axes);
-        let channels = self.loc.shape().numel();
-        let (mean, std) = (mean.reshape([channels]), var.reshape([channels]).sqrt());
-        let loc = mean.neg();
-        let held = match self.min_std {
-            Some(least) => std.maximum(&std.full_like(least)),
-            None => std.clone(),
-        };
-        let log_scale = held.add_scalar(self.eps).log().neg();
+        let init = x.actnorm_init(self.eps, self.min_std.unwrap_or(0.0));
+        let (loc, log_scale, std) = (init.bias, init.log_scale, init.std);
         let raw = match self.kind {
             ActNormScale::Log { factor } => log_scale.mul_scalar(1.0 / factor),
             ActNormScale::Multiplicative => log_scale.exp(),
@@ -118,7 +110,7 @@ impl ActNorm {
             Some(_) => first.report(&self.scale, &raw),
             None => {
                 // Relative to the mean: a constant channel has a deviation of rounding only.
-                let size = mean.abs().add(&std).maximum(&std.full_like(1e-30));
+                let size = loc.abs().add(&std).maximum(&std.full_like(1e-30));
                 first.report_scale(&self.scale, &raw, &std.div(&size));
             }
         }

@@ -2,7 +2,7 @@
 //! the noise, bounds the probability of those (Theis et al. 2016; Ho et al. 2019, Flow++).
 
 use super::base::{per_sample, standard_normal_log_prob};
-use super::preprocess::log_sigmoid_slope;
+use super::preprocess::{log_sigmoid_slope, pixels_of};
 use super::{Bijector, Context, Mapped};
 use crate::graph::Tensor;
 use crate::{DType, Error, Result};
@@ -30,11 +30,15 @@ impl Levels {
         1.0 - self.levels as f32 / (1 << 22) as f32
     }
 
-    /// `(x + u) / levels` for noise in `0 .. 1`, and the logarithm of its slope by u.
-    fn fill(self, x: &Tensor, u: &Tensor) -> (Tensor, f32) {
-        let scale = 1.0 / self.levels as f32;
-        let v = x.add(&u.mul_scalar(self.filled())).mul_scalar(scale);
-        (v, (self.filled() * scale).ln())
+    /// `(x + u) / levels` for noise in `0 .. 1`.
+    fn fill(self, x: &Tensor, u: &Tensor) -> Tensor {
+        let filled = x.add(&u.mul_scalar(self.filled()));
+        filled.mul_scalar(1.0 / self.levels as f32)
+    }
+
+    /// The logarithm of [`Levels::fill`]'s slope by u.
+    fn log_slope(self) -> f32 {
+        (self.filled() / self.levels as f32).ln()
     }
 
     /// The level of a value.
@@ -81,6 +85,14 @@ impl Dequantize {
         self.noise = false;
         self
     }
+
+    /// The logarithm of dz/du, or of dz/dx where there is no noise.
+    fn log_slope(&self) -> f32 {
+        match self.noise {
+            true => self.levels.log_slope(),
+            false => -(self.levels.levels as f32).ln(),
+        }
+    }
 }
 
 impl Bijector for Dequantize {
@@ -89,26 +101,25 @@ impl Bijector for Dequantize {
     }
 
     fn forward(&self, x: &Tensor, _: &Context<'_>) -> Mapped {
-        let scale = 1.0 / self.levels.levels as f32;
-        let (out, log_slope) = match self.noise {
+        let out = match self.noise {
             true => self.levels.fill(&floats(x), &x.graph().uniform(x.shape())),
-            false => (floats(x).mul_scalar(scale), scale.ln()),
+            false => floats(x).mul_scalar(1.0 / self.levels.levels as f32),
         };
         Mapped {
             out,
-            log_det: x.graph().full([x.dim(0)], dims(x) * log_slope),
+            log_det: x.graph().full([x.dim(0)], dims(x) * self.log_slope()),
         }
     }
 
     fn inverse(&self, z: &Tensor, _: &Context<'_>) -> Mapped {
-        let log_slope = match self.noise {
-            true => (self.levels.filled() / self.levels.levels as f32).ln(),
-            false => (1.0 / self.levels.levels as f32).ln(),
-        };
         Mapped {
             out: self.levels.level(z),
-            log_det: z.graph().full([z.dim(0)], -dims(z) * log_slope),
+            log_det: z.graph().full([z.dim(0)], -dims(z) * self.log_slope()),
         }
+    }
+
+    fn pixel_log_det(&self, x: &Tensor, _: &Context<'_>) -> Tensor {
+        pixels_of(self.name(), x, self.log_slope())
     }
 
     fn is_reversible(&self) -> bool {
@@ -166,10 +177,9 @@ impl Bijector for VariationalDequantize {
                 log_det: wrong,
             };
         }
-        let (z, log_slope) = self.levels.fill(&x, &out.sigmoid());
         Mapped {
-            out: z,
-            log_det: log_q.neg().add_scalar(dims(&x) * log_slope),
+            out: self.levels.fill(&x, &out.sigmoid()),
+            log_det: log_q.neg().add_scalar(dims(&x) * self.levels.log_slope()),
         }
     }
 

@@ -60,18 +60,23 @@ impl Bijector for Affine {
     }
 
     fn pixel_log_det(&self, x: &Tensor, _: &Context<'_>) -> Tensor {
-        let shape = [x.dim(0), x.dim(2), x.dim(3)];
-        let each = x.dim(1) as f32 * self.scale.abs().ln();
-        match x.shape().rank() {
-            4 => x.graph().full(shape, each),
-            _ => no_pixels(self.name(), x),
-        }
+        pixels_of(self.name(), x, self.scale.abs().ln())
+    }
+}
+
+/// `[N, H, W]` for `x` `[N, C, H, W]`, if every element contributes as much.
+#[track_caller]
+pub(super) fn pixels_of(layer: &str, x: &Tensor, each: f32) -> Tensor {
+    let shape = [x.dim(0), x.dim(2), x.dim(3)];
+    match x.shape().rank() {
+        4 => x.graph().full(shape, each * x.dim(1) as f32),
+        _ => no_pixels(layer, x),
     }
 }
 
 /// Poison for layers asked for their pixels where there are none.
 #[track_caller]
-fn no_pixels(layer: &str, x: &Tensor) -> Tensor {
+pub(super) fn no_pixels(layer: &str, x: &Tensor) -> Tensor {
     let detail = format!("{:?} has no pixels, expected [N, C, H, W]", x.shape());
     let error = x.check().err().unwrap_or(Error::shape(layer, detail));
     x.graph().poisoned(error)
@@ -79,7 +84,7 @@ fn no_pixels(layer: &str, x: &Tensor) -> Tensor {
 
 /// The sum over channels of `[N, C, H, W]`.
 #[track_caller]
-fn per_pixel(layer: &str, x: &Tensor) -> Tensor {
+pub(super) fn per_pixel(layer: &str, x: &Tensor) -> Tensor {
     match x.shape().rank() {
         4 => x.sum(&[1], false),
         _ => no_pixels(layer, x),

@@ -1,5 +1,6 @@
 //! Learned scales without a network: one per dimension, and batch normalisation.
 
+use super::preprocess::no_pixels;
 use super::{Bijector, Context, Mapped, for_all_samples, pixels};
 use crate::graph::Tensor;
 use crate::{Error, Init, Param, Params, Result, Shape};
@@ -75,6 +76,15 @@ impl Bijector for DiagonalScaling {
     fn inverse(&self, z: &Tensor, cx: &Context<'_>) -> Mapped {
         self.map(z, -1.0, cx)
     }
+
+    fn pixel_log_det(&self, x: &Tensor, cx: &Context<'_>) -> Tensor {
+        let mapped = self.forward(x, cx);
+        if mapped.out.check().is_err() || x.shape().rank() != 4 {
+            return no_pixels(self.name(), &mapped.out);
+        }
+        let each = self.log_scale.on(x.graph()).sum(&[0], false);
+        each.broadcast_to([x.dim(0), x.dim(2), x.dim(3)])
+    }
 }
 
 /// Batch normalisation as a layer of a flow (Dinh et al. 2017, RealNVP, section 3.7;
@@ -134,10 +144,14 @@ impl BatchNorm {
         }
     }
 
-    fn log_det(&self, x: &Tensor, var: &Tensor) -> Tensor {
+    /// What a pixel contributes to the log-determinant.
+    fn of_a_pixel(&self, var: &Tensor) -> Tensor {
         let half = var.add_scalar(self.eps).log().mul_scalar(0.5);
-        let each = self.log_gamma.on(x.graph()).sub(&half);
-        for_all_samples(&each.sum(&[], false).mul_scalar(pixels(x) as f32), x)
+        self.log_gamma.on(var.graph()).sub(&half).sum(&[], false)
+    }
+
+    fn log_det(&self, x: &Tensor, var: &Tensor) -> Tensor {
+        for_all_samples(&self.of_a_pixel(var).mul_scalar(pixels(x) as f32), x)
     }
 }
 
@@ -187,6 +201,18 @@ impl Bijector for BatchNorm {
             out: centred.mul(&along(&scale)).add(&along(&mean)),
             log_det: self.log_det(z, &var).neg(),
         }
+    }
+
+    fn pixel_log_det(&self, x: &Tensor, cx: &Context<'_>) -> Tensor {
+        if self.check(x).is_err() || x.shape().rank() != 4 {
+            return no_pixels(self.name(), x);
+        }
+        let var = match cx.mode().is_train() {
+            true => x.moments(&[0, 2, 3]).1.reshape(self.beta.shape()),
+            false => self.running_var.on(x.graph()),
+        };
+        let each = self.of_a_pixel(&var).reshape([1, 1, 1]);
+        each.broadcast_to([x.dim(0), x.dim(2), x.dim(3)])
     }
 
     fn is_reversible(&self) -> bool {

@@ -3,6 +3,7 @@
 
 use super::base::per_sample;
 use super::coupling::{passed, passes};
+use super::preprocess::per_pixel;
 use super::{Bijector, Context, Mapped, Network, Rebuilt, Upstream};
 use crate::ops::{CouplingMask, CouplingParams, SplineParams};
 use crate::{Error, Result, Tensor, tape};
@@ -46,12 +47,19 @@ impl SplineCoupling {
 
     /// The layer or its inverse, with given raw values.
     fn map(&self, x: &Tensor, raw: &Tensor, inverse: bool) -> Mapped {
+        let (out, log_slope) = self.elements(x, raw, inverse);
+        Mapped {
+            out,
+            log_det: per_sample(&log_slope),
+        }
+    }
+
+    /// The result, and the logarithms of all slopes that belong to it (without those
+    /// of channels that pass through).
+    fn elements(&self, x: &Tensor, raw: &Tensor, inverse: bool) -> (Tensor, Tensor) {
         if let Err(e) = x.check().and_then(|()| raw.check()) {
             let wrong = x.graph().poisoned(e);
-            return Mapped {
-                out: wrong.clone(),
-                log_det: wrong,
-            };
+            return (wrong.clone(), wrong);
         }
         let map = |part: &Tensor| match inverse {
             false => part.spline(raw, &self.spline),
@@ -66,18 +74,12 @@ impl SplineCoupling {
                     x.shape()
                 );
                 let wrong = x.graph().poisoned(Error::shape(self.name(), detail));
-                return Mapped {
-                    out: wrong.clone(),
-                    log_det: wrong,
-                };
+                return (wrong.clone(), wrong);
             }
             let (all, log_slope) = map(x);
             let kept = passes(x, parity);
             let none = log_slope.zeros_like();
-            return Mapped {
-                out: kept.select(x, &all),
-                log_det: per_sample(&kept.select(&none, &log_slope)),
-            };
+            return (kept.select(x, &all), kept.select(&none, &log_slope));
         }
         let kept = passed(self.name(), self.mask, x);
         let moved = match self.mask {
@@ -93,10 +95,7 @@ impl SplineCoupling {
             CouplingMask::Before(_) => Tensor::concat(&[&moved, &kept], 1),
             _ => Tensor::concat(&[&kept, &moved], 1),
         };
-        Mapped {
-            out,
-            log_det: per_sample(&log_slope),
-        }
+        (out, log_slope)
     }
 }
 
@@ -129,6 +128,11 @@ impl Bijector for SplineCoupling {
 
     fn inverse(&self, z: &Tensor, cx: &Context<'_>) -> Mapped {
         self.map(z, &self.raw(z, cx), true)
+    }
+
+    fn pixel_log_det(&self, x: &Tensor, cx: &Context<'_>) -> Tensor {
+        let (_, log_slope) = self.elements(x, &self.raw(x, cx), false);
+        per_pixel(self.name(), &log_slope)
     }
 
     /// What passes through is the same in input and output, so one evaluation of the

@@ -122,36 +122,15 @@ impl Op for ActNorm {
     }
 }
 
-/// Bias and log-scale that normalise a batch, both `[C]`, as [`Tensor::actnorm_init`]
-/// finds them.
+/// Bias and log-scale that normalise a batch, as [`Tensor::actnorm_init`] finds them, all
+/// `[C]`.
 pub struct ActNormInit {
     /// Minus the mean.
     pub bias: Tensor,
     /// Minus the logarithm of the standard deviation.
     pub log_scale: Tensor,
-    /// The variance, for [`ActNormInit::check`].
-    pub variance: Tensor,
-}
-
-impl ActNormInit {
-    /// An error that names the first channel that is constant over the batch, from the
-    /// values of `bias` and `variance` once a program has computed them: such a channel
-    /// has no scale, and its logarithm would be about that of 1 / eps. `layer` is the
-    /// name that the error shows.
-    pub fn check(layer: &str, bias: &[f32], variance: &[f32]) -> Result<()> {
-        // The mean is off by its rounding, so a constant's variance need not be 0.
-        let constant = |(mean, var): (&f32, &f32)| var.is_nan() || *var <= (1e-6 * mean).powi(2);
-        match bias.iter().zip(variance).position(constant) {
-            None => Ok(()),
-            Some(channel) => Err(Error::Data {
-                file: layer.into(),
-                detail: format!(
-                    "channel {channel} is constant over the initialising batch (mean {}, variance {}), so it cannot be scaled to variance 1; give a larger batch or add noise (dequantisation)",
-                    -bias[channel], variance[channel]
-                ),
-            }),
-        }
-    }
+    /// The standard deviation; rounding only where a channel is constant.
+    pub std: Tensor,
 }
 
 impl Tensor {
@@ -196,34 +175,36 @@ impl Tensor {
 
     /// The parameters for which [`Tensor::actnorm`] of this batch `[N, C, ..]` has mean 0
     /// and variance 1 per channel: `bias = -mean`, `log_scale = -log(std + eps)` with the
-    /// biased standard deviation.
+    /// biased standard deviation, which counts as `least` where it is smaller.
     #[track_caller]
-    pub fn actnorm_init(&self, eps: f32) -> ActNormInit {
-        let axes: Vec<isize> = (0..self.shape().rank() as isize)
-            .filter(|i| *i != 1)
-            .collect();
-        if self.shape().rank() < 2 || !(eps >= 0.0 && eps.is_finite()) {
-            let error = match self.shape().rank() < 2 {
-                true => {
-                    let detail = format!("expected [N, C, ..], got {:?}", self.shape());
-                    Error::shape("actnorm_init", detail)
-                }
-                false => Error::argument("actnorm_init", format!("eps is {eps}")),
-            };
+    pub fn actnorm_init(&self, eps: f32, least: f32) -> ActNormInit {
+        let rank = self.shape().rank();
+        let axes: Vec<isize> = (0..rank as isize).filter(|i| *i != 1).collect();
+        let sensible = |v: f32| v >= 0.0 && v.is_finite();
+        if rank < 2 || !sensible(eps) || !sensible(least) {
+            let detail = format!(
+                "a tensor {:?} with eps {eps} and a least deviation {least}: expected [N, C, ..] and numbers from 0 on",
+                self.shape()
+            );
+            let error = Error::shape("actnorm_init", detail);
             let poison = self.graph().poisoned(self.check().err().unwrap_or(error));
             return ActNormInit {
                 bias: poison.clone(),
                 log_scale: poison.clone(),
-                variance: poison,
+                std: poison,
             };
         }
         let (mean, variance) = self.moments(&axes);
         let channels = [self.dim(1)];
-        let (mean, variance) = (mean.reshape(channels), variance.reshape(channels));
+        let std = variance.reshape(channels).sqrt();
+        let held = match least > 0.0 {
+            true => std.maximum(&std.full_like(least)),
+            false => std.clone(),
+        };
         ActNormInit {
-            bias: mean.neg(),
-            log_scale: variance.sqrt().add_scalar(eps).log().neg(),
-            variance,
+            bias: mean.reshape(channels).neg(),
+            log_scale: held.add_scalar(eps).log().neg(),
+            std,
         }
     }
 }
