@@ -9,7 +9,10 @@ use std::process::ExitCode;
 use clap::Parser;
 use flowgrad::device::DeviceProfile;
 use flowgrad::graph::{Array, Feed, Spec, evaluate};
-use flowgrad::ops::{Activation, ConvParams, ConvTransposeParams, PoolParams};
+use flowgrad::ops::{
+    Activation, ConvParams, ConvTransposeParams, CouplingMask, CouplingParams, PoolParams,
+    SplineParams,
+};
 use flowgrad::{DType, Error, Gpu, GpuOptions, Graph, Params, Tensor, Value, gpu, tape};
 use serde_json::{Value as Json, json};
 
@@ -338,6 +341,20 @@ fn families() -> Vec<Family> {
         f("batch norm", &[&[5, 6, 7, 3], &[6], &[6]], |_, x| {
             let (y, mean, var) = x[0].batch_norm_train(Some(&x[1]), Some(&x[2]), 1e-5);
             vec![y, mean, var]
+        }),
+        f("couplings", &[&[3, 6, 5, 4], &[3, 6, 5, 4]], |_, x| {
+            let params = CouplingParams::glow(CouplingMask::After(3));
+            let (y, log_det) = x[0].coupling(&x[1], &params);
+            let (back, inverse) = x[0].coupling_inverse(&x[1], &params);
+            vec![y, log_det, back, inverse]
+        }),
+        f("splines", &[&[19, 3], &[19, 42]], |_, x| {
+            let params = SplineParams {
+                bins: 5,
+                bound: 2.0,
+            };
+            let (y, log_slope) = x[0].spline(&x[1], &params);
+            vec![y, log_slope, x[0].spline_inverse(&x[1], &params).0]
         }),
         f("pooling", &[&[2, 3, 10, 9]], |_, x| {
             let params = PoolParams::new([3, 3], [2, 2]);

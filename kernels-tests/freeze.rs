@@ -65,7 +65,7 @@ fn folding_changes_nothing_but_the_dispatches() {
             let graph = Graph::new();
             let y = activation.apply(&block(&graph, bias, affine).1);
             let folded = fold_batch_norms(&[&y]).unwrap();
-            assert!(ops(&graph, &[y.clone()]).contains("normalize"));
+            assert!(ops(&graph, std::slice::from_ref(&y)).contains("normalize"));
             let after = ops(&graph, &folded);
             assert!(!after.contains("normalize"), "{after}");
             // The activation is the convolution's own: nothing comes after it.
