@@ -4,9 +4,9 @@
 use flowgrad::device::DeviceProfile;
 use flowgrad::gpu::GpuOptions;
 use flowgrad::plan::PlanOptions;
-use flowgrad::{Gpu, Graph, Tensor};
+use flowgrad::{Gpu, Graph, Tensor, Value};
 
-use crate::support::{Data, Tol, build_case, check_op, run_gpu, run_on};
+use crate::support::{Data, Tol, build_case, check_op, gpu, run_gpu, run_on};
 
 fn nearest(name: &str, x: Data, codebook: Data) {
     check_op(
@@ -156,5 +156,46 @@ fn a_large_search_needs_little_memory() {
         assert!(memory.temporary - output < 16 << 20, "{memory:?}");
         let longest = plan.steps.iter().map(|s| s.flops).max().unwrap();
         assert!(longest <= profile.dispatch_flops + (1 << 28), "{longest}");
+    }
+}
+
+/// The search above, run: about ten seconds on a software adapter, so only on demand.
+#[test]
+#[ignore = "a large search: cargo test --release --test kernels -- --ignored large_search"]
+fn a_large_search_is_right() {
+    let (n, k, d) = (262_144, 8192, 64);
+    let (Data::F32 { values: x, .. }, Data::F32 { values: codes, .. }) =
+        (Data::f32([n, d], 1), Data::f32([k, d], 2))
+    else {
+        unreachable!()
+    };
+    let graph = Graph::new();
+    let nearest = graph
+        .input("x", [n, d])
+        .codebook_nearest(&graph.input("codebook", [k, d]));
+    let mut program = graph
+        .compile(gpu(), &flowgrad::Params::new(0), &[&nearest])
+        .unwrap();
+    let beyond = program.plan().memory().temporary - 4 * n as u64;
+    assert!(
+        beyond < 16 << 20,
+        "{beyond} bytes beyond inputs and outputs"
+    );
+    let feed = [("x", Value::F32(&x)), ("codebook", Value::F32(&codes))];
+    let got = program.run(&feed).unwrap().u32(0).unwrap();
+    let distance = |row: usize, code: usize| -> f64 {
+        let pairs = x[row * d..][..d].iter().zip(&codes[code * d..][..d]);
+        pairs.map(|(a, b)| (*a as f64 - *b as f64).powi(2)).sum()
+    };
+    // Every 127th row against all codes in float64.
+    for row in (0..n).step_by(127) {
+        let least = (0..k)
+            .map(|code| distance(row, code))
+            .fold(f64::MAX, f64::min);
+        let found = distance(row, got[row] as usize);
+        assert!(
+            found - least <= 1e-6 * (1.0 + least),
+            "row {row}: {found}, {least}"
+        );
     }
 }
