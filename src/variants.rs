@@ -84,6 +84,11 @@ impl Choices {
         find(shape).or_else(|| find("*"))
     }
 
+    /// Whether nothing was chosen.
+    pub fn is_empty(&self) -> bool {
+        self.chosen.is_empty()
+    }
+
     /// Kernel, shape class and variant of all choices, in order.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str, &str)> {
         let all = self.chosen.iter();

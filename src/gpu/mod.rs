@@ -7,6 +7,7 @@ mod cache;
 mod options;
 mod pipeline;
 pub mod preprocess;
+mod tuning;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -14,6 +15,7 @@ use std::time::Duration;
 
 pub use options::{AdapterSummary, GpuOptions, PowerPreference, adapters};
 pub(crate) use pipeline::{Kernel, KernelKey};
+pub use tuning::{TuningFile, WGPU_VERSION};
 
 use crate::device::DeviceProfile;
 use crate::{Error, Result};

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use super::{Gpu, cache::DiskCache, translate};
+use super::{Gpu, TuningFile, cache::DiskCache, translate};
 use crate::device::{DeviceClass, DeviceProfile, PACKED_CONV_FLOPS};
 use crate::variants::Choices;
 use crate::{Error, Result};
@@ -44,8 +44,11 @@ pub struct GpuOptions {
     pub packed_conv_flops: u64,
     /// See [`DeviceProfile::dispatch_flops`]; by default what suits the kind of adapter.
     pub dispatch_flops: Option<u64>,
-    /// Variants of kernels that are taken before those of the table.
+    /// Variants of kernels that are taken before those of the table; where there are
+    /// some, `tuning` is not looked at.
     pub choices: Choices,
+    /// Where choices that were measured on this adapter are looked for.
+    pub tuning: TuningFile,
     /// Let the driver stack check bounds and bound loops in our shaders.
     pub runtime_checks: bool,
 }
@@ -66,6 +69,7 @@ impl Default for GpuOptions {
             packed_conv_flops: PACKED_CONV_FLOPS,
             dispatch_flops: None,
             choices: Choices::default(),
+            tuning: TuningFile::default(),
             runtime_checks: false,
         }
     }
@@ -231,7 +235,10 @@ pub(super) fn open(options: GpuOptions) -> Result<Gpu> {
     let info = adapter.get_info();
     let mut profile = profile(&info, wanted, &device.limits());
     profile.packed_conv_flops = options.packed_conv_flops;
-    profile.choices = options.choices.clone();
+    profile.choices = match options.choices.is_empty() {
+        true => options.tuning.load(&info),
+        false => options.choices.clone(),
+    };
     profile.dispatch_flops = options.dispatch_flops.unwrap_or(profile.dispatch_flops);
     let cache = wanted
         .contains(wgpu::Features::PIPELINE_CACHE)

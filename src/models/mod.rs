@@ -6,6 +6,7 @@ mod glow_nets;
 mod image_flow;
 mod nice;
 mod realnvp;
+mod resnet;
 mod vector_flow;
 mod vqvae;
 
@@ -13,5 +14,6 @@ pub use glow::{Glow, GlowConfig, GlowConvention, Mixing};
 pub use image_flow::ImageFlow;
 pub use nice::{Nice, NiceConfig, NicePrior};
 pub use realnvp::{RealNvp, RealNvpConfig};
+pub use resnet::{ResNet, ResNetConfig, ResNetStem};
 pub use vector_flow::{VectorCoupling, VectorFlowConfig, vector_flow};
 pub use vqvae::{VqVae, VqVaeOutput};

@@ -29,11 +29,26 @@ impl Ours {
             tensors.push(param.on(&graph));
         }
         let outputs = build(&tensors)?;
+        Self::compile(gpu, &graph, &params, &outputs)
+    }
+
+    /// A program over the caller's own graph.
+    pub fn compile(
+        gpu: &Gpu,
+        graph: &Graph,
+        params: &Params,
+        outputs: &[Tensor],
+    ) -> flowgrad::Result<Box<dyn Side>> {
         let outputs: Vec<&Tensor> = outputs.iter().collect();
-        Ok(Box::new(Ours {
-            program: graph.compile(gpu, &params, &outputs)?,
+        Ok(Self::of(gpu, graph.compile(gpu, params, &outputs)?))
+    }
+
+    /// A program that was compiled elsewhere; its inputs must have their values.
+    pub fn of(gpu: &Gpu, program: Program) -> Box<dyn Side> {
+        Box::new(Ours {
             gpu: gpu.clone(),
-        }))
+            program,
+        })
     }
 }
 

@@ -3,7 +3,11 @@
 mod block;
 mod codes;
 mod conv;
+mod coupling;
 mod gemm;
+mod glow;
+mod resnet;
+mod slogdet;
 mod vqvae;
 
 use burn::tensor::Device;
@@ -45,8 +49,12 @@ pub fn all() -> Vec<Row> {
     let mut rows = gemm::rows();
     rows.extend(conv::rows());
     rows.extend(block::rows());
+    rows.extend(coupling::rows());
     rows.extend(codes::rows());
+    rows.extend(slogdet::rows());
+    rows.extend(glow::rows());
     rows.extend(vqvae::rows());
+    rows.extend(resnet::rows());
     rows
 }
 
