@@ -15,6 +15,7 @@ mod flow_support;
 mod freeze;
 mod gather;
 mod glow;
+mod glow_reference;
 mod inv1x1;
 mod linalg;
 mod matmul;

@@ -3,8 +3,8 @@
 use std::ops::Deref;
 use std::path::Path;
 
-use super::ImageFlow;
 use super::glow_nets::{Border, CouplingNet, TopNet, ZeroConv};
+use super::image_flow::{ImageFlow, image_size};
 use crate::flow::{
     ActNorm, ActNormScale, Chain, Coupling, Flow, Inv1x1, Memory, MultiScale, Permutation,
     PriorLayout, Split, Squeeze, StandardNormal, TopPrior,
@@ -184,9 +184,9 @@ impl GlowConfig {
                 self.levels, self.depth, self.hidden
             ));
         }
+        image_size(self.image)?;
         let factor = 1 << self.levels;
-        if channels == 0 || height == 0 || width == 0 || height % factor != 0 || width % factor != 0
-        {
+        if height % factor != 0 || width % factor != 0 {
             return wrong(format!(
                 "images of {channels}x{height}x{width}: {} levels halve height and width {0} times, so both must be divisible by {factor}; pad the images or take fewer levels",
                 self.levels
@@ -312,7 +312,8 @@ impl Glow {
                 let mut parts = short.split('.').skip_while(|p| *p != part);
                 parts.nth(1)?.parse::<usize>().ok()
             };
-            names.iter().filter_map(number).max().map_or(0, |n| n + 1)
+            let most = names.iter().filter_map(number).max();
+            most.map_or(0, |n| n.saturating_add(1))
         };
         let (levels, depth) = (count("blocks"), count("flows"));
         if (levels, depth) != (self.config.levels, self.config.depth) {

@@ -21,10 +21,11 @@ impl ImageFlow {
     /// A flow over `[N, C, H, W]` with `image` = channels, height, width. Errors: fewer
     /// than two levels of grey, an empty image.
     pub fn new(flow: Flow, image: [usize; 3], bins: usize) -> Result<Self> {
-        if !(2..=1 << 16).contains(&bins) || image.contains(&0) {
+        image_size(image)?;
+        if !(2..=1 << 16).contains(&bins) {
             return Err(Error::argument(
                 "ImageFlow",
-                format!("images {image:?} of {bins} levels: at least 1x1x1 of 2 to 65536"),
+                format!("pixels of {bins} levels: 2 to 65536 are possible"),
             ));
         }
         Ok(ImageFlow {
@@ -184,5 +185,17 @@ impl ImageFlow {
                 format!("this flow is conditioned on one of {classes} classes; give u32 [N] as the context's condition"),
             ))
         })
+    }
+}
+
+/// The numbers in an image. Errors: none, or more than any device holds.
+pub(super) fn image_size(image: [usize; 3]) -> Result<usize> {
+    let size = image.iter().try_fold(1usize, |n, d| n.checked_mul(*d));
+    match size {
+        Some(size) if (1..=1 << 28).contains(&size) => Ok(size),
+        _ => Err(Error::argument(
+            "image",
+            format!("channels, height and width {image:?}: at least one number, at most 2^28"),
+        )),
     }
 }

@@ -2,7 +2,7 @@
 
 use std::ops::Deref;
 
-use super::ImageFlow;
+use super::image_flow::{ImageFlow, image_size};
 use crate::flow::{
     Base, Chain, Coupling, DiagonalScaling, Flatten, Flow, Logistic, Memory, StandardNormal,
 };
@@ -114,7 +114,7 @@ impl Nice {
     /// Errors: fewer than one hidden layer or three couplings, an image of one number;
     /// see [`Params::add`].
     pub fn new(params: &Params, config: NiceConfig) -> Result<Self> {
-        let dims: usize = config.image.iter().product();
+        let dims = image_size(config.image)?;
         if config.couplings < 3 || config.layers == 0 || config.hidden == 0 || dims < 2 {
             return Err(Error::argument(
                 "Nice",

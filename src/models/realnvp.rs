@@ -3,7 +3,7 @@
 
 use std::ops::Deref;
 
-use super::ImageFlow;
+use super::image_flow::{ImageFlow, image_size};
 use crate::flow::{
     ActNorm, Affine, Chain, Context, Coupling, Flow, Logit, Memory, MultiScale, Network, Split,
     Squeeze, StandardNormal,
@@ -103,7 +103,7 @@ impl RealNvp {
             ));
         }
         let factor = 1 << (config.scales - 1);
-        if height % factor != 0 || width % factor != 0 || channels * height * width < 2 {
+        if height % factor != 0 || width % factor != 0 || image_size(config.image)? < 2 {
             return wrong(format!(
                 "images of {channels}x{height}x{width}: {} scales need height and width divisible by {factor}; pad the images or take fewer scales",
                 config.scales
