@@ -2,8 +2,8 @@
 //! without stored activations, first values from data.
 
 use flowgrad::flow::{
-    ActNorm, ActNormScale, Bijector, Chain, Context, Coupling, FirstValues, Memory, Permutation,
-    Squeeze,
+    ActNorm, ActNormScale, Bijector, Chain, Context, Coupling, FirstValues, Memory, Network,
+    Permutation, Squeeze,
 };
 use flowgrad::graph::{Array, Feed, evaluate};
 use flowgrad::nn::{Conv2d, Linear, Sequential};
@@ -461,4 +461,68 @@ fn memory_does_not_grow_with_depth_where_activations_are_rebuilt() {
     assert!(shallow < stored);
     let checkpointed = peak(32, Memory::Checkpoint(8));
     assert!(deep < checkpointed && checkpointed < stored_deep);
+}
+
+/// A network of the image and of the condition `[N, F]`.
+struct Conditioned(Linear, Conv2d);
+
+impl Network for Conditioned {
+    fn forward(&self, x: &Tensor, cx: &Context<'_>) -> Tensor {
+        let condition = cx.condition().expect("a condition");
+        let shift = Network::forward(&self.0, condition, cx);
+        let shift = shift.reshape([x.dim(0), shift.dim(1), 1, 1]);
+        Network::forward(&self.1, x, cx).add(&shift).tanh()
+    }
+}
+
+#[test]
+fn conditions_get_gradients_through_rebuilt_activations() {
+    let params = Params::new(5);
+    let mut chain = Chain::new("conditional");
+    for k in 0..2 {
+        let scope = params.scope(k);
+        let options = ConvParams {
+            padding: [1; 4],
+            ..Default::default()
+        };
+        let conv = Conv2d::new(&scope.scope("conv"), [1, 4], [3, 3], options);
+        let net = Conditioned(
+            Linear::new(&scope.scope("linear"), 3, 4).expect("a layer"),
+            conv.expect("a layer"),
+        );
+        let mask = [CouplingMask::After(1), CouplingMask::Before(2)][k];
+        chain.push(Coupling::new(CouplingParams::new(mask), net));
+        chain.push(Permutation::reverse(3));
+    }
+    let data = Data::f32([2, 3, 3, 4], 3);
+    let features = Data::f32([2, 3], 4);
+    let mut results = Vec::new();
+    for memory in [Memory::Store, Memory::Rebuild] {
+        let chain = chain.clone().memory(memory);
+        let graph = Graph::new();
+        let x = graph.constant(data.shape(), floats(&data));
+        let condition = graph.input("x", features.shape());
+        let cx = Context::eval().with_condition(&condition);
+        let z = chain.forward(&x, &cx);
+        let back = chain.inverse(&z.out, &cx).out;
+        let loss = z
+            .out
+            .square()
+            .sum(&[], false)
+            .add(&z.log_det.sum(&[], false));
+        let grad = tape::backward(&loss, &[&condition]).expect("a gradient");
+        let wanted = [&grad[0], &back];
+        let exact = reference(&params, &features.array(), &wanted);
+        let mut program = graph.compile(gpu(), &params, &wanted).expect("a program");
+        let fed = [("x", Value::F32(floats(&features)))];
+        let got = program.run(&fed).expect("a run");
+        let name = format!("{memory:?}");
+        assert_close(&name, &got.f32(0).expect("floats"), &exact[0], 1e-5);
+        assert_close(&name, &got.f32(1).expect("floats"), &data.array(), 1e-5);
+        results.push(exact[0].data.clone());
+    }
+    for (a, b) in results[0].iter().zip(&results[1]) {
+        assert!((a - b).abs() < 1e-9 * a.abs().max(1.0), "{a} {b}");
+    }
+    assert!(results[0].iter().all(|g| g.abs() > 1e-6));
 }

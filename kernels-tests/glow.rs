@@ -321,3 +321,78 @@ fn nice_and_realnvp_invert_sample_and_agree_with_their_jacobian() {
     let error = RealNvp::new(&params, odd).err().expect("an odd height");
     assert!(error.to_string().contains("divisible by 2"), "{error}");
 }
+
+#[test]
+fn the_first_layer_with_a_bad_value_is_named() {
+    let params = Params::new(4);
+    let glow = Glow::new(&params, tiny(GlowConvention::House)).expect("a model");
+    let data = Data::f32([2, 1, 4, 8], 5);
+    let batch = Batch::new(floats(&data), [2, 1, 4, 8]);
+    let check = || glow.flow.check_finite(gpu(), &params, &batch);
+    check().expect("all is well");
+    // e^200 is no float32; what comes behind is not finite either.
+    let set = |name: &str, value: f32| {
+        let param = params.find(name).expect("a parameter");
+        let values = vec![value; param.shape().numel()];
+        param.set(&values).expect("values");
+    };
+    set("blocks.1.flows.1.actnorm.log_scale", 200.0);
+    let error = check().expect_err("infinite").to_string();
+    assert!(
+        error.contains("level 1.0 steps.2 step.0 actnorm"),
+        "{error}"
+    );
+    set("blocks.0.prior.conv.bias", -300.0);
+    let error = check().expect_err("infinite").to_string();
+    assert!(error.contains("level 0 split"), "{error}");
+}
+
+#[test]
+fn vanishing_scales_and_nearly_singular_weights_stay_finite() {
+    for (minimum_scale, worst) in [(0.0, f32::INFINITY), (1e-2, 1e-3)] {
+        let params = Params::new(4);
+        let config = GlowConfig {
+            minimum_scale,
+            memory: Memory::Rebuild,
+            ..tiny(GlowConvention::House)
+        };
+        let glow = Glow::new(&params, config).expect("a model");
+        let set = |name: &str, change: &dyn Fn(usize, f32) -> f32| {
+            let param = params.find(name).expect("a parameter");
+            let values = param.get().expect("values").into_iter().enumerate();
+            param
+                .set(&values.map(|(i, v)| change(i, v)).collect::<Vec<_>>())
+                .expect("values");
+        };
+        // sigmoid(-22 + 2) for all raw scales of one coupling.
+        set("blocks.0.flows.0.coupling.net.4.conv.bias", &|i, _| {
+            if i < 2 { -22.0 } else { 0.0 }
+        });
+        if minimum_scale == 0.0 {
+            set("blocks.0.flows.1.invconv.w_s", &|i, v| {
+                if i == 0 { -20.0 } else { v }
+            });
+        }
+        let data = Data::f32([2, 1, 4, 8], 5);
+        let batch = Batch::new(floats(&data), [2, 1, 4, 8]);
+        glow.flow
+            .check_finite(gpu(), &params, &batch)
+            .expect("finite values");
+        let error = glow.flow.reconstruction_error(gpu(), &params, &batch);
+        let error = error.expect("finite, if not exact");
+        assert!(error <= worst, "{error}");
+        let graph = Graph::new();
+        let x = graph.input("x", [2, 1, 4, 8]);
+        let loss = glow.flow.log_prob(&x, &Context::train()).sum(&[], false);
+        let weights: Vec<_> = params.trainable().iter().map(|p| p.on(&graph)).collect();
+        let grads = tape::backward(&loss, &weights.iter().collect::<Vec<_>>());
+        let grads = grads.expect("gradients");
+        let mut program = graph
+            .compile(gpu(), &params, &grads.iter().collect::<Vec<_>>())
+            .expect("a program");
+        let out = program.run(&[("x", Value::F32(floats(&data)))]);
+        let names: Vec<String> = params.trainable().iter().map(|p| p.name().into()).collect();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        out.expect("a run").check_finite(&names).expect("gradients");
+    }
+}

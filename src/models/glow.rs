@@ -244,7 +244,13 @@ impl Glow {
         for b in 0..config.levels {
             let block = params.scope(format!("blocks.{b}"));
             (channels, height, width) = (4 * channels, height / 2, width / 2);
-            let mut chain = Chain::new(format!("level {b}")).with(Squeeze);
+            let last = b + 1 == config.levels;
+            let name = if last {
+                "steps".into()
+            } else {
+                format!("level {b}")
+            };
+            let mut chain = Chain::new(name).with(Squeeze);
             for k in 0..config.depth {
                 let seed = params.seed().wrapping_add((b * config.depth + k) as u64);
                 chain.push(step(
@@ -255,7 +261,7 @@ impl Glow {
                 )?);
             }
             let prior = block.scope("prior");
-            if b + 1 == config.levels {
+            if last {
                 let net = TopNet::new(&prior, channels, config.convention, config.classes)?;
                 // Means before log-deviations in all conventions.
                 let top = Chain::new(format!("level {b}"))
