@@ -83,6 +83,7 @@ fn glow(args: &CommonArgs, data: &Digits) -> Outcome<Report> {
         dequantize: true,
         warmup: 0,
         clip: None,
+        temperature: 0.8,
         log_prob: None,
         load: &flows::load_exactly,
     };

@@ -69,6 +69,9 @@ struct Args {
     /// The largest norm of a gradient
     #[arg(long, value_name = "X")]
     clip: Option<f32>,
+    /// Temperature of the samples, above 0; 1 samples the model itself
+    #[arg(long, value_name = "X", default_value_t = 0.8)]
+    temperature: f32,
     /// Evaluate on the first N held-out images only
     #[arg(long, value_name = "N", default_value_t = 1000)]
     test_images: usize,
@@ -108,6 +111,10 @@ fn main() -> ExitCode {
         if !(1..=8).contains(&args.levels) {
             return Err("--levels must be 1 to 8".into());
         }
+        // Told before training rather than after it.
+        if !(args.temperature > 0.0 && args.temperature.is_finite()) {
+            return Err("--temperature must be a number above 0".into());
+        }
         let (folder, bins) = match &args.data {
             Some(folder) => (folder.clone(), 256),
             None => (digits_dir(), 17),
@@ -128,6 +135,7 @@ fn main() -> ExitCode {
             dequantize: !args.no_dequant,
             warmup: args.warmup,
             clip: args.clip,
+            temperature: args.temperature,
             log_prob: args.eval_log_prob.as_deref(),
             load: &|params, file| match &model {
                 Built::Glow(glow) => glow.load(params, file),

@@ -26,6 +26,8 @@ pub struct Setup<'a> {
     pub warmup: u64,
     /// The largest norm of a gradient.
     pub clip: Option<f32>,
+    /// Of the samples in `samples.png`.
+    pub temperature: f32,
     /// Where per-image log-likelihoods go.
     pub log_prob: Option<&'a Path>,
     /// Loads weights where names or shapes need translation.
@@ -292,7 +294,7 @@ fn pictures(args: &CommonArgs, gpu: &Gpu, setup: &Setup<'_>) -> Outcome<f32> {
     let labels: Vec<u32> = (0..rows * COLUMNS)
         .map(|i| (i / COLUMNS) as u32 % known)
         .collect();
-    let samples = sample(gpu, setup, 0.8, &labels, args.seed)?;
+    let samples = sample(gpu, setup, setup.temperature, &labels, args.seed)?;
     save("samples.png", &samples, rows)?;
 
     let mut by_temperature = Vec::new();
