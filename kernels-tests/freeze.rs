@@ -80,6 +80,34 @@ fn folding_changes_nothing_but_the_dispatches() {
 }
 
 #[test]
+fn residuals_are_added_by_the_convolution() {
+    let graph = Graph::new();
+    let (_, norm) = block(&graph, false, true);
+    let skip = graph.input("skip", [2, 6, 7, 6]);
+    for y in [norm.add(&skip).relu(), skip.add(&norm)] {
+        let folded = fold_batch_norms(&[&y]).unwrap();
+        let after = ops(&graph, &folded);
+        let last = after.rsplit("; ").next().unwrap();
+        assert!(last.starts_with("conv2d"), "{after}");
+        let mut feed = feed();
+        let data = Data::f32([2, 6, 7, 6], 8);
+        feed.inputs.insert("skip".into(), data.array());
+        let both = evaluate(&[&y, &folded[0]], &feed).unwrap();
+        for (a, b) in both[0].data.iter().zip(&both[1].data) {
+            assert!((a - b).abs() < 1e-12, "{a} became {b}");
+        }
+    }
+    // A sum that broadcasts stays.
+    let row = graph.input("row", [6]);
+    let folded = fold_batch_norms(&[&norm.add(&row)]).unwrap();
+    let after = ops(&graph, &folded);
+    assert!(
+        !after.rsplit("; ").next().unwrap().starts_with("conv2d"),
+        "{after}"
+    );
+}
+
+#[test]
 fn what_is_read_elsewhere_is_not_folded() {
     let graph = Graph::new();
     let (conv, norm) = block(&graph, true, true);

@@ -60,6 +60,22 @@ fn convolutions() -> Vec<Case> {
         activation: Activation::Tanh,
         ..ConvParams::default()
     };
+    let residual = |k: usize, padding: usize| {
+        let params = ConvParams {
+            padding: [padding; 4],
+            activation: Activation::Relu,
+            ..ConvParams::default()
+        };
+        let inputs = [
+            Data::f32([2, 8, 9, 8], 1),
+            Data::f32([36, 8, k, k], 2),
+            Data::f32([36], 3),
+            Data::f32([2, 36, 9, 8], 4),
+        ];
+        let build =
+            |x: &[Tensor]| vec![x[0].conv2d_residual(&x[1], Some(&x[2]), Some(&x[3]), &params)];
+        build_case("residual", &inputs, |_, x| build(x), true)
+    };
     let stride = [2, 2];
     let transposed = ConvTransposeParams {
         stride: [2, 2],
@@ -67,6 +83,8 @@ fn convolutions() -> Vec<Case> {
         ..Default::default()
     };
     vec![
+        residual(1, 0),
+        residual(3, 1),
         case("1x1", 8, 36, 1, ConvParams::default()),
         case("3x3", 5, 37, 3, same),
         case("3x3, strided", 4, 6, 3, ConvParams { stride, ..same }),

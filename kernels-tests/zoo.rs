@@ -20,6 +20,7 @@ pub fn zoo() -> Vec<Case> {
     matrices(&mut cases);
     factored(&mut cases);
     convolutions(&mut cases);
+    residuals(&mut cases);
     pools(&mut cases);
     reductions(&mut cases);
     norms(&mut cases);
@@ -175,6 +176,26 @@ fn convolutions(cases: &mut Vec<Case>) {
         |_, x| vec![x[0].conv_transpose2d(&x[1], Some(&x[2]), &params)],
         true,
     ));
+}
+
+fn residuals(cases: &mut Vec<Case>) {
+    for k in [1, 3] {
+        let params = ConvParams {
+            padding: [k / 2; 4],
+            activation: Activation::Relu,
+            ..ConvParams::default()
+        };
+        cases.push(build_case(
+            &format!("conv {k}x{k} with a residual"),
+            &[
+                images([2, 8, 9, 8]),
+                Data::f32([16, 8, k, k], 2),
+                Data::f32([2, 16, 9, 8], 3),
+            ],
+            |_, x| vec![x[0].conv2d_residual(&x[1], None, Some(&x[2]), &params)],
+            true,
+        ));
+    }
 }
 
 fn pools(cases: &mut Vec<Case>) {

@@ -1,4 +1,5 @@
-// y[n, o, first + step * i] = act(bias[o] + sum over c, k of w[o, c, k] * x[n, c, stride * i + dilation * k - before])
+// y[n, o, first + step * i] = act(bias[o] + residual[like y]
+//     + sum over c, k of w[o, c, k] * x[n, c, stride * i + dilation * k - before])
 //   x [n, groups * channels_in, in_y, in_x], y [n, groups * channels_out, out_y, out_x],
 //   w with any strides, so that it may be read transposed and with its taps reversed.
 // A convolution computes all pixels of y; the gradient of one by its input is such
@@ -56,9 +57,15 @@ struct Args {
 @group(0) @binding(2) var<storage, read> bias: array<f32>;
 #endif
 #if VECTORS
-@group(0) @binding(${2 + BIAS}) var<storage, read_write> y: array<vec4f>;
+#if RESIDUAL
+@group(0) @binding(${2 + BIAS}) var<storage, read> residual: array<vec4f>;
+#endif
+@group(0) @binding(${2 + BIAS + RESIDUAL}) var<storage, read_write> y: array<vec4f>;
 #else
-@group(0) @binding(${2 + BIAS}) var<storage, read_write> y: array<f32>;
+#if RESIDUAL
+@group(0) @binding(${2 + BIAS}) var<storage, read> residual: array<f32>;
+#endif
+@group(0) @binding(${2 + BIAS + RESIDUAL}) var<storage, read_write> y: array<f32>;
 #endif
 
 // x at column `column` of the row that starts at `row`, zero outside. Without
@@ -177,13 +184,23 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
 #endif
 #if VECTORS
 #repeat q TX / 4
-        y[(to + ${o}u * out_plane) / 4u + ${q}u] = act4(shift + vec4f(
-            sum${o}_${q * 4}, sum${o}_${q * 4 + 1}, sum${o}_${q * 4 + 2}, sum${o}_${q * 4 + 3}));
+        let at${o}_${q} = (to + ${o}u * out_plane) / 4u + ${q}u;
+        var out${o}_${q} = shift + vec4f(
+            sum${o}_${q * 4}, sum${o}_${q * 4 + 1}, sum${o}_${q * 4 + 2}, sum${o}_${q * 4 + 3});
+#if RESIDUAL
+        out${o}_${q} += residual[at${o}_${q}];
+#endif
+        y[at${o}_${q}] = act4(out${o}_${q});
 #end
 #else
 #repeat t TX
         if (column + ${t}u < args.columns) {
-            y[to + ${o}u * out_plane + ${t}u * args.step_x] = act(sum${o}_${t} + shift);
+            let at${o}_${t} = to + ${o}u * out_plane + ${t}u * args.step_x;
+#if RESIDUAL
+            y[at${o}_${t}] = act(sum${o}_${t} + shift + residual[at${o}_${t}]);
+#else
+            y[at${o}_${t}] = act(sum${o}_${t} + shift);
+#endif
         }
 #end
 #endif

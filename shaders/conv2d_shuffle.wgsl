@@ -1,4 +1,4 @@
-// y[n, o, first + step * i] = act(bias[o] + sum over quads c, taps k of
+// y[n, o, first + step * i] = act(bias[o] + residual[like y] + sum over quads c, taps k of
 //     dot(w[o, c, k], x[n, c, stride * i + dilation * k + offset]))
 //   x [n * groups, quads, rows_in, columns_in] of vec4: four channels, zeros around the
 //   image (conv2d_pack.wgsl); or, with DIRECT, x [n * groups, 4 * quads, pixels / 4]
@@ -53,9 +53,15 @@ struct Args {
 @group(0) @binding(2) var<storage, read> bias: array<f32>;
 #endif
 #if VECTORS
-@group(0) @binding(${2 + BIAS}) var<storage, read_write> y: array<vec4f>;
+#if RESIDUAL
+@group(0) @binding(${2 + BIAS}) var<storage, read> residual: array<vec4f>;
+#endif
+@group(0) @binding(${2 + BIAS + RESIDUAL}) var<storage, read_write> y: array<vec4f>;
 #else
-@group(0) @binding(${2 + BIAS}) var<storage, read_write> y: array<f32>;
+#if RESIDUAL
+@group(0) @binding(${2 + BIAS}) var<storage, read> residual: array<f32>;
+#endif
+@group(0) @binding(${2 + BIAS + RESIDUAL}) var<storage, read_write> y: array<f32>;
 #endif
 
 const LANES = ${LANES}u;
@@ -185,15 +191,24 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
 #if VECTORS
 #repeat q RX / 4
             if (column + ${q * 4}u < args.columns) {
-                y[to / 4u + ${q}u] = act4(shift${o} + vec4f(
+                var out = shift${o} + vec4f(
                     sum${o}_${r * RX + q * 4}, sum${o}_${r * RX + q * 4 + 1},
-                    sum${o}_${r * RX + q * 4 + 2}, sum${o}_${r * RX + q * 4 + 3}));
+                    sum${o}_${r * RX + q * 4 + 2}, sum${o}_${r * RX + q * 4 + 3});
+#if RESIDUAL
+                out += residual[to / 4u + ${q}u];
+#endif
+                y[to / 4u + ${q}u] = act4(out);
             }
 #end
 #else
 #repeat t RX
             if (column + ${t}u < args.columns) {
-                y[to + ${t}u * args.step_x] = act(sum${o}_${r * RX + t} + shift${o});
+                let at = to + ${t}u * args.step_x;
+#if RESIDUAL
+                y[at] = act(sum${o}_${r * RX + t} + shift${o} + residual[at]);
+#else
+                y[at] = act(sum${o}_${r * RX + t} + shift${o});
+#endif
             }
 #end
 #endif

@@ -50,7 +50,10 @@ struct Args {
 #if BIAS
 @group(0) @binding(2) var<storage, read> bias: array<f32>;
 #endif
-@group(0) @binding(${2 + BIAS}) var<storage, read_write> y: array<f32>;
+#if RESIDUAL
+@group(0) @binding(${2 + BIAS}) var<storage, read> residual: array<f32>;
+#endif
+@group(0) @binding(${2 + BIAS + RESIDUAL}) var<storage, read_write> y: array<f32>;
 
 const BM = ${ROWS * TM}u;
 const BN = ${COLUMNS * TN}u;
@@ -181,8 +184,13 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
 #else
             let shift${i}_${j} = 0.0;
 #endif
-            y[((n${j} * args.groups * args.channels_out + channel${i}_${j}) * args.out_y + oy${j}) * args.out_x + ox${j}]
-                = act(sum${i}_${j} + shift${i}_${j});
+            let to${i}_${j} = ((n${j} * args.groups * args.channels_out + channel${i}_${j}) * args.out_y
+                + oy${j}) * args.out_x + ox${j};
+#if RESIDUAL
+            y[to${i}_${j}] = act(sum${i}_${j} + shift${i}_${j} + residual[to${i}_${j}]);
+#else
+            y[to${i}_${j}] = act(sum${i}_${j} + shift${i}_${j});
+#endif
         }
 #end
     }

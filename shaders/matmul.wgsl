@@ -1,5 +1,5 @@
-// y[b] = act(op(a[b]) @ op(b[b]) + bias)
-//   a [batch, m, k] (or [k, m]), b [batch, k, n] (or [n, k]), y [batch, m, n],
+// y[b] = act(op(a[b]) @ op(b[b]) + bias + residual[b])
+//   a [batch, m, k] (or [k, m]), b [batch, k, n] (or [n, k]), y and residual [batch, m, n],
 //   bias [n] with BIAS = 1, [m] with BIAS = 2
 // One invocation computes a tile of TM rows by 4 columns in registers; no
 // workgroup memory, so it suits software adapters and small problems.
@@ -22,10 +22,20 @@ struct Args {
 @group(0) @binding(1) var<storage, read> b: array<f32>;
 #if BIAS
 @group(0) @binding(2) var<storage, read> bias: array<f32>;
-@group(0) @binding(3) var<storage, read_write> y: array<f32>;
-#else
-@group(0) @binding(2) var<storage, read_write> y: array<f32>;
 #endif
+#if RESIDUAL
+@group(0) @binding(${2 + HAS_BIAS}) var<storage, read> residual: array<f32>;
+#endif
+@group(0) @binding(${2 + HAS_BIAS + RESIDUAL}) var<storage, read_write> y: array<f32>;
+
+// What is added to element i of y.
+fn added(i: u32) -> f32 {
+#if RESIDUAL
+    return residual[i];
+#else
+    return 0.0;
+#endif
+}
 
 const TM = ${TM}u;
 
@@ -81,15 +91,15 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
 #repeat i TM
     if (m0 + ${i}u < args.m) {
 #if BIAS == 2
-        let out = act4(acc${i} + bias[m0 + ${i}u]);
+        let out = acc${i} + bias[m0 + ${i}u];
 #else
-        let out = act4(acc${i} + shift);
+        let out = acc${i} + shift;
 #endif
         let at = (batch * args.m + m0 + ${i}u) * args.n + n0;
-        y[at] = out.x;
-        if (n0 + 1u < args.n) { y[at + 1u] = out.y; }
-        if (n0 + 2u < args.n) { y[at + 2u] = out.z; }
-        if (n0 + 3u < args.n) { y[at + 3u] = out.w; }
+        y[at] = act(out.x + added(at));
+        if (n0 + 1u < args.n) { y[at + 1u] = act(out.y + added(at + 1u)); }
+        if (n0 + 2u < args.n) { y[at + 2u] = act(out.z + added(at + 2u)); }
+        if (n0 + 3u < args.n) { y[at + 3u] = act(out.w + added(at + 3u)); }
     }
 #end
 }

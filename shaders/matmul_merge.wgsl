@@ -1,4 +1,4 @@
-// y[i] = act(bias + sum over parts of part[p, i]), the parts in their order
+// y[i] = act(bias + residual[i] + sum over parts of part[p, i]), the parts in their order
 //   part [parts, len], y [len] = [batch, m, n], bias [n] with BIAS = 1, [m] with BIAS = 2
 // Grid: flat, one invocation per element. Caller: ops/product.rs
 #import grid
@@ -16,7 +16,10 @@ struct Args {
 #if BIAS
 @group(0) @binding(1) var<storage, read> bias: array<f32>;
 #endif
-@group(0) @binding(${1 + HAS_BIAS}) var<storage, read_write> y: array<f32>;
+#if RESIDUAL
+@group(0) @binding(${1 + HAS_BIAS}) var<storage, read> residual: array<f32>;
+#endif
+@group(0) @binding(${1 + HAS_BIAS + RESIDUAL}) var<storage, read_write> y: array<f32>;
 
 @compute @workgroup_size(64)
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
@@ -33,6 +36,9 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
     sum += bias[index % args.n];
 #elif BIAS == 2
     sum += bias[index / args.n % args.m];
+#endif
+#if RESIDUAL
+    sum += residual[index];
 #endif
     y[index] = act(sum);
 }

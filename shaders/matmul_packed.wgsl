@@ -1,4 +1,5 @@
-// y[b] = act(op(a[b]) @ op(b[b]) + bias), shapes as in matmul.wgsl, from packed operands
+// y[b] = act(op(a[b]) @ op(b[b]) + bias + residual[b]), shapes as in
+// matmul.wgsl, from packed operands
 // (matmul_pack.wgsl): a [batch, tiles_m, k / 4, TM] of vec4 along k, b [batch, tiles_n, k,
 // LANES] of vec4 along columns. What a subgroup reads lies together, whatever the strides
 // of the operands: large powers of two map rows to the same few sets of a cache.
@@ -28,9 +29,24 @@ struct Args {
 @group(0) @binding(2) var<storage, read> bias: array<f32>;
 #endif
 #if VECTORS
-@group(0) @binding(${2 + HAS_BIAS}) var<storage, read_write> y: array<vec4f>;
+#if RESIDUAL
+@group(0) @binding(${2 + HAS_BIAS}) var<storage, read> residual: array<vec4f>;
+#endif
+@group(0) @binding(${2 + HAS_BIAS + RESIDUAL}) var<storage, read_write> y: array<vec4f>;
 #else
-@group(0) @binding(${2 + HAS_BIAS}) var<storage, read_write> y: array<f32>;
+#if RESIDUAL
+@group(0) @binding(${2 + HAS_BIAS}) var<storage, read> residual: array<f32>;
+#endif
+@group(0) @binding(${2 + HAS_BIAS + RESIDUAL}) var<storage, read_write> y: array<f32>;
+
+// What is added to element i of y.
+fn added(i: u32) -> f32 {
+#if RESIDUAL
+    return residual[i];
+#else
+    return 0.0;
+#endif
+}
 #endif
 
 const LANES = ${LANES}u;
@@ -85,18 +101,21 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
 #repeat r TM
     if (m0 + ${r}u < args.m) {
 #if BIAS == 2
-        let out${r} = act4(sum${r} + bias[m0 + ${r}u]);
+        var out${r} = sum${r} + bias[m0 + ${r}u];
 #else
-        let out${r} = act4(sum${r} + shift);
+        var out${r} = sum${r} + shift;
 #endif
         let to${r} = (batch * args.m + m0 + ${r}u) * args.n + column;
 #if VECTORS
-        y[to${r} / 4u] = out${r};
+#if RESIDUAL
+        out${r} += residual[to${r} / 4u];
+#endif
+        y[to${r} / 4u] = act4(out${r});
 #else
-        y[to${r}] = out${r}.x;
-        if (column + 1u < args.n) { y[to${r} + 1u] = out${r}.y; }
-        if (column + 2u < args.n) { y[to${r} + 2u] = out${r}.z; }
-        if (column + 3u < args.n) { y[to${r} + 3u] = out${r}.w; }
+        y[to${r}] = act(out${r}.x + added(to${r}));
+        if (column + 1u < args.n) { y[to${r} + 1u] = act(out${r}.y + added(to${r} + 1u)); }
+        if (column + 2u < args.n) { y[to${r} + 2u] = act(out${r}.z + added(to${r} + 2u)); }
+        if (column + 3u < args.n) { y[to${r} + 3u] = act(out${r}.w + added(to${r} + 3u)); }
 #endif
     }
 #end

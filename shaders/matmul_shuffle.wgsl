@@ -1,4 +1,5 @@
-// y[b] = act(op(a[b]) @ op(b[b]) + bias), shapes as in matmul.wgsl; m (where a is
+// y[b] = act(op(a[b]) @ op(b[b]) + bias + residual[b]), shapes as in
+// matmul.wgsl; m (where a is
 // transposed), n and k are multiples of 4, and operands are read as vec4.
 // A subgroup computes TM rows by 4 * LANES columns: every lane its own 4 columns. The
 // block of a, TM by 4, is read once by all lanes together and shuffled around, so
@@ -27,10 +28,11 @@ struct Args {
 #else
 @group(0) @binding(2) var<storage, read> bias: array<f32>;
 #endif
-@group(0) @binding(3) var<storage, read_write> y: array<vec4f>;
-#else
-@group(0) @binding(2) var<storage, read_write> y: array<vec4f>;
 #endif
+#if RESIDUAL
+@group(0) @binding(${2 + HAS_BIAS}) var<storage, read> residual: array<vec4f>;
+#endif
+@group(0) @binding(${2 + HAS_BIAS + RESIDUAL}) var<storage, read_write> y: array<vec4f>;
 
 const LANES = ${LANES}u;
 
@@ -122,11 +124,16 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
 #endif
 #repeat r TM
     if (m0 + ${r}u < args.m) {
+        let to${r} = (batch * args.m + m0 + ${r}u) * n4 + n0;
 #if BIAS == 2
-        y[(batch * args.m + m0 + ${r}u) * n4 + n0] = act4(sum${r} + bias[m0 + ${r}u]);
+        var out${r} = sum${r} + bias[m0 + ${r}u];
 #else
-        y[(batch * args.m + m0 + ${r}u) * n4 + n0] = act4(sum${r} + shift);
+        var out${r} = sum${r} + shift;
 #endif
+#if RESIDUAL
+        out${r} += residual[to${r}];
+#endif
+        y[to${r}] = act4(out${r});
     }
 #end
 }

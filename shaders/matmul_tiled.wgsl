@@ -1,4 +1,5 @@
-// y[b] = act(op(a[b]) @ op(b[b]) + bias), shapes as in matmul.wgsl
+// y[b] = act(op(a[b]) @ op(b[b]) + bias + residual[b]), shapes as in
+// matmul.wgsl
 // A workgroup of COLUMNS x ROWS invocations computes a tile of ROWS * TM by COLUMNS * TN:
 // blocks of BK of the inner axis go through workgroup memory, the next block is read
 // while the current one is multiplied. An invocation's rows and columns are ROWS and
@@ -32,7 +33,10 @@ struct Args {
 #if BIAS
 @group(0) @binding(2) var<storage, read> bias: array<f32>;
 #endif
-@group(0) @binding(${2 + HAS_BIAS}) var<storage, read_write> y: array<f32>;
+#if RESIDUAL
+@group(0) @binding(${2 + HAS_BIAS}) var<storage, read> residual: array<f32>;
+#endif
+@group(0) @binding(${2 + HAS_BIAS + RESIDUAL}) var<storage, read_write> y: array<f32>;
 
 const BM = ${ROWS * TM}u;
 const BN = ${COLUMNS * TN}u;
@@ -164,7 +168,12 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
 #else
             let shift${i}_${j} = 0.0;
 #endif
-            y[to + r${i} * args.n + c${i}_${j}] = act(sum${i}_${j} + shift${i}_${j});
+            let at${i}_${j} = to + r${i} * args.n + c${i}_${j};
+#if RESIDUAL
+            y[at${i}_${j}] = act(sum${i}_${j} + shift${i}_${j} + residual[at${i}_${j}]);
+#else
+            y[at${i}_${j}] = act(sum${i}_${j} + shift${i}_${j});
+#endif
         }
 #end
     }

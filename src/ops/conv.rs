@@ -212,15 +212,28 @@ pub(crate) fn epilogue(y: &mut Array, bias: Option<&&Array>, activation: Activat
     }
 }
 
-/// `y = act(x * weight + bias)`, inputs `x`, `weight` and perhaps `bias`.
+/// `y = act(x * weight + bias + residual)`: inputs `x`, `weight`, then those that are
+/// there of `bias [O]` and `residual [N, O, P, Q]`.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Conv {
     pub window: Window,
+    pub bias: bool,
+    pub residual: bool,
     pub activation: Activation,
 }
 
 impl Conv {
     const NAME: &'static str = "conv2d";
+
+    /// The position of the bias among the inputs.
+    fn bias(&self) -> Option<usize> {
+        self.bias.then_some(2)
+    }
+
+    /// The position of the residual among the inputs.
+    fn residual(&self) -> Option<usize> {
+        self.residual.then_some(2 + self.bias as usize)
+    }
 
     fn dims(&self, x: &Spec, weight: &Spec) -> Result<Dims> {
         let (x, weight) = (
@@ -238,8 +251,18 @@ impl Op for Conv {
 
     fn infer(&self, inputs: &[&Spec]) -> Result<Vec<Spec>> {
         let d = self.dims(inputs[0], inputs[1])?;
-        check_bias(Self::NAME, inputs.get(2), d.o)?;
-        Ok(vec![Spec::f32([d.n, d.o, d.output[0], d.output[1]])])
+        check_bias(Self::NAME, self.bias().map(|i| &inputs[i]), d.o)?;
+        let output = Spec::f32([d.n, d.o, d.output[0], d.output[1]]);
+        match self.residual().map(|i| inputs[i]) {
+            Some(residual) if *residual != output => Err(Error::shape(
+                Self::NAME,
+                format!(
+                    "the residual must be f32 {:?}, it is {} {:?}",
+                    output.shape, residual.dtype, residual.shape
+                ),
+            )),
+            _ => Ok(vec![output]),
+        }
     }
 
     fn reference(&self, inputs: &[&Array]) -> Result<Vec<Array>> {
@@ -250,7 +273,12 @@ impl Op for Conv {
         self.window.each_product(&d, |ix, iw, iy| {
             y.data[iy] += x.data[ix] * weight.data[iw];
         });
-        epilogue(&mut y, inputs.get(2), self.activation);
+        if let Some(residual) = self.residual().map(|i| inputs[i]) {
+            for (v, r) in y.data.iter_mut().zip(&residual.data) {
+                *v += r;
+            }
+        }
+        epilogue(&mut y, self.bias().map(|i| &inputs[i]), self.activation);
         Ok(vec![y])
     }
 
@@ -264,15 +292,18 @@ impl Op for Conv {
             let grad = ConvWeight::gradient(self.window, &x, &dy, weight.shape());
             cx.set(1, grad);
         }
-        if cx.inputs() > 2 && cx.needs(2) {
-            cx.set(2, dy.sum(&[0, 2, 3], false));
+        if let Some(bias) = self.bias().filter(|i| cx.needs(*i)) {
+            cx.set(bias, dy.sum(&[0, 2, 3], false));
+        }
+        if let Some(residual) = self.residual().filter(|i| cx.needs(*i)) {
+            cx.set(residual, dy);
         }
         Ok(())
     }
 
     fn lower(&self, cx: &mut Lower<'_>) -> Result<()> {
         let mut d = self.dims(cx.input(0), cx.input(1))?;
-        let product = self.product(cx, &d);
+        let product = self.product(&d);
         let mut window = self.window;
         if d.is_pointwise(&window) {
             // Rows mean nothing to a 1x1 convolution: as one long row, tiles of
@@ -301,6 +332,8 @@ impl Op for Conv {
             weight_out: d.cg * taps,
             weight_in: taps,
             weight_tap: [d.kernel[1] as isize, 1],
+            bias: self.bias().map(Slot::In),
+            residual: self.residual().map(Slot::In),
             activation: self.activation,
         };
         conv_direct::lower(&[direct], product, cx)
@@ -319,7 +352,7 @@ impl Dims {
 
 impl Conv {
     /// A 1x1 convolution as the product of its weight and every sample.
-    fn product(&self, cx: &Lower<'_>, d: &Dims) -> Option<Product> {
+    fn product(&self, d: &Dims) -> Option<Product> {
         let pixels = d.input[0] * d.input[1];
         let product = Product {
             batch: d.n,
@@ -328,10 +361,11 @@ impl Conv {
             k: d.c,
             a: (Slot::In(1), 0, false),
             b: (Slot::In(0), d.c * pixels, false),
-            bias: match cx.inputs() {
-                2 => Bias::None,
-                _ => Bias::Rows(Slot::In(2)),
+            bias: match self.bias() {
+                Some(i) => Bias::Rows(Slot::In(i)),
+                None => Bias::None,
             },
+            residual: self.residual().map(Slot::In),
             activation: self.activation,
         };
         let pointwise = d.is_pointwise(&self.window) && d.c == d.cg;
@@ -343,6 +377,8 @@ impl Conv {
     pub fn plain(window: Window, x: &Tensor, weight: &Tensor) -> Tensor {
         let op = Conv {
             window,
+            bias: false,
+            residual: false,
             activation: Activation::None,
         };
         x.graph().push1(op, &[x, weight])
@@ -359,6 +395,19 @@ impl Tensor {
     /// count of 0.
     #[track_caller]
     pub fn conv2d(&self, weight: &Tensor, bias: Option<&Tensor>, params: &ConvParams) -> Tensor {
+        self.conv2d_residual(weight, bias, None, params)
+    }
+
+    /// The same with a `residual` of the output's shape added before the activation, by
+    /// the same kernel.
+    #[track_caller]
+    pub fn conv2d_residual(
+        &self,
+        weight: &Tensor,
+        bias: Option<&Tensor>,
+        residual: Option<&Tensor>,
+        params: &ConvParams,
+    ) -> Tensor {
         let [top, bottom, left, right] = params.padding.map(|p| p.min(LARGEST + 1) as isize);
         let op = Conv {
             window: Window {
@@ -368,10 +417,13 @@ impl Tensor {
                 dilation: params.dilation,
                 groups: params.groups,
             },
+            bias: bias.is_some(),
+            residual: residual.is_some(),
             activation: params.activation,
         };
         let mut inputs = vec![self, weight];
         inputs.extend(bias);
+        inputs.extend(residual);
         self.graph().push1(op, &inputs)
     }
 }

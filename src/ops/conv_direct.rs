@@ -5,7 +5,7 @@ use super::product::{Product, Tile};
 use super::{Activation, conv_packed};
 use crate::Result;
 use crate::device::DeviceClass;
-use crate::graph::{Lower, Slot};
+use crate::graph::{KernelBuilder, Lower, Slot};
 use crate::variants;
 
 const SHADER: &str = include_str!("../../shaders/conv2d.wgsl");
@@ -35,6 +35,10 @@ pub(crate) struct Direct {
     pub weight_out: usize,
     pub weight_in: usize,
     pub weight_tap: [isize; 2],
+    /// Per output channel of all groups.
+    pub bias: Option<Slot>,
+    /// Like the output.
+    pub residual: Option<Slot>,
     pub activation: Activation,
 }
 
@@ -119,13 +123,23 @@ pub(crate) fn lower(parts: &[Direct], product: Option<Product>, cx: &mut Lower<'
 }
 
 impl Direct {
+    /// What the epilogues of all convolution kernels are told alike.
+    pub(super) fn epilogue<'l, 'a>(&self, kernel: KernelBuilder<'l, 'a>) -> KernelBuilder<'l, 'a> {
+        let kernel = kernel
+            .define("BIAS", self.bias.is_some() as u32)
+            .define("RESIDUAL", self.residual.is_some() as u32);
+        let added = [self.bias, self.residual].into_iter().flatten();
+        added.fold(self.activation.define(kernel), |kernel, slot| {
+            kernel.read(slot)
+        })
+    }
+
     pub fn flops(&self) -> usize {
         let outputs = self.n * self.groups * self.channels_out * self.count[0] * self.count[1];
         2 * outputs * self.channels_in * self.taps[0] * self.taps[1]
     }
 
     pub fn lower(&self, cx: &mut Lower<'_>) -> Result<()> {
-        let bias = cx.inputs() > 2;
         // Few channels (depthwise) leave room for more pixels.
         let pixels = if self.channels_out <= 2 { 8 } else { 4 };
         let (tile, unrolled, span) = unroll(
@@ -193,7 +207,6 @@ impl Direct {
             .define("LOOP_X", loop_x as u32)
             .define("LOOP_Y", loop_y as u32)
             .define("PADDED", padded as u32)
-            .define("BIAS", bias as u32)
             .define("VECTORS", vectors as u32)
             .arg(tiles)
             .arg(padded_tiles)
@@ -227,10 +240,7 @@ impl Direct {
             .arg_i32(self.weight_tap[1])
             .read(Slot::In(0))
             .read(Slot::In(1));
-        kernel = self.activation.define(kernel);
-        if bias {
-            kernel = kernel.read(Slot::In(2));
-        }
+        kernel = self.epilogue(kernel);
         kernel
             .write(Slot::Out(0))
             .flops(self.flops())

@@ -131,6 +131,8 @@ impl Op for ConvInput {
                     weight_out: taps,
                     weight_in: d.cg * taps,
                     weight_tap: [-(y.tap_step as isize) * row, -(x.tap_step as isize)],
+                    bias: (cx.inputs() > 2).then_some(Slot::In(2)),
+                    residual: None,
                     activation: self.activation,
                 });
             }
@@ -155,6 +157,7 @@ impl ConvInput {
                 2 => Bias::None,
                 _ => Bias::Rows(Slot::In(2)),
             },
+            residual: None,
             activation: self.activation,
         };
         let pointwise = d.is_pointwise(&self.window) && d.c == d.cg;

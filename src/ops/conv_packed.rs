@@ -314,7 +314,6 @@ impl Direct {
             .write(weights)
             .threads(count, 64)?;
 
-        let bias = cx.inputs() > 2;
         let jobs = tiles.div_ceil(lanes);
         let total = jobs * tiles_out * self.groups;
         let size = workgroup(lanes, total);
@@ -333,7 +332,6 @@ impl Direct {
             .define("RX", rx)
             .define("RY", ry)
             .define("SLIDE", slide as u32)
-            .define("BIAS", bias as u32)
             .define("VECTORS", vectors as u32)
             .define("DIRECT", direct as u32)
             .arg(total)
@@ -363,10 +361,7 @@ impl Direct {
             .arg(image.offset(self.before))
             .read(image.slot)
             .read(weights);
-        kernel = self.activation.define(kernel);
-        if bias {
-            kernel = kernel.read(Slot::In(2));
-        }
+        kernel = self.epilogue(kernel);
         kernel
             .write(Slot::Out(0))
             .flops(self.flops())

@@ -19,7 +19,6 @@ impl Direct {
         let [rows, columns] = tile.extent();
         let pixels = self.n * self.count[0] * self.count[1];
         let depth = self.channels_in * self.taps[0] * self.taps[1];
-        let bias = cx.inputs() > 2;
         let total = self.tiles(tile);
         let mut kernel = cx
             .kernel("conv2d_tiled", SHADER)
@@ -31,7 +30,6 @@ impl Direct {
             .define("BK", tile.depth)
             .define("TAPS_Y", self.taps[0])
             .define("TAPS_X", self.taps[1])
-            .define("BIAS", bias as u32)
             .arg(total)
             .arg(self.channels_out.div_ceil(rows))
             .arg(pixels.div_ceil(columns))
@@ -64,10 +62,7 @@ impl Direct {
             .arg_i32(self.weight_tap[1])
             .read(Slot::In(0))
             .read(Slot::In(1));
-        kernel = self.activation.define(kernel);
-        if bias {
-            kernel = kernel.read(Slot::In(2));
-        }
+        kernel = self.epilogue(kernel);
         kernel
             .write(Slot::Out(0))
             .flops(self.flops())

@@ -1,5 +1,5 @@
 //! A graph pass for inference: batch norms with given statistics disappear into the
-//! convolutions before them, and activations into what is left.
+//! convolutions before them, residual additions and activations into what is left.
 
 use std::any::Any;
 use std::collections::HashMap;
@@ -13,16 +13,20 @@ use crate::graph::rewrite::{Visit, rewrite};
 use crate::graph::{Tensor, ValueId};
 use crate::{Result, Shape};
 
-/// A convolution without an activation: window, input, weight and perhaps bias.
+/// A convolution without an activation.
+#[derive(Clone)]
 struct Plain {
     window: Window,
-    inputs: Vec<Tensor>,
+    x: Tensor,
+    weight: Tensor,
+    bias: Option<Tensor>,
+    residual: Option<Tensor>,
 }
 
 /// The same `outputs`, with every `batch_norm_eval` that is all that reads a convolution
 /// folded into its weight and bias (`w' = w gamma / sqrt(var + eps)`, `b' = beta + (b -
-/// mean) gamma / sqrt(var + eps)`), and an activation that is all that reads the result
-/// applied by the same kernel. Equal up to rounding.
+/// mean) gamma / sqrt(var + eps)`), and an addition of equal shapes and an activation
+/// that are all that reads the result done by the same kernel. Equal up to rounding.
 ///
 /// The folded weights are computed by the graph, so this pays together with
 /// [`crate::Graph::compile_frozen`], which computes them once. Errors: those of
@@ -31,37 +35,59 @@ pub fn fold_batch_norms(outputs: &[&Tensor]) -> Result<Vec<Tensor>> {
     let mut plain: HashMap<ValueId, Plain> = HashMap::new();
     rewrite(outputs, |visit| {
         let op: &dyn Any = visit.op;
+        let own = visit.outputs[0].id();
         if let Some(conv) = op.downcast_ref::<Conv>() {
-            if conv.activation == Activation::None {
-                let inputs = visit.inputs.to_vec();
-                let window = conv.window;
-                plain.insert(visit.outputs[0].id(), Plain { window, inputs });
+            if conv.activation == Activation::None && !conv.residual {
+                let found = Plain {
+                    window: conv.window,
+                    x: visit.inputs[0].clone(),
+                    weight: visit.inputs[1].clone(),
+                    bias: visit.inputs.get(2).cloned(),
+                    residual: None,
+                };
+                plain.insert(own, found);
             }
             return None;
         }
-        let source = *visit.old_inputs.first()?;
-        let conv = plain.get(&source).filter(|_| visit.uses(source) == 1)?;
+        // Where nothing else reads it, the convolution may be changed.
+        let alone = |i: usize| {
+            let source = *visit.old_inputs.get(i)?;
+            plain.get(&source).filter(|_| visit.uses(source) == 1)
+        };
         if let Some(norm) = op.downcast_ref::<Normalize>() {
+            let conv = alone(0).filter(|conv| conv.residual.is_none())?;
             let folded = fold(conv, norm.eps, visit)?;
-            let y = push(&folded, Activation::None);
-            plain.insert(visit.outputs[0].id(), folded);
+            let y = folded.push(Activation::None);
+            plain.insert(own, folded);
             return Some(vec![y]);
         }
         let activation = match op.downcast_ref::<Map>()?.func {
+            Func::Add => {
+                let (at, conv) = [0, 1].into_iter().find_map(|i| Some((i, alone(i)?)))?;
+                let other = &visit.inputs[1 - at];
+                let equal = other.shape() == visit.outputs[0].shape();
+                let free = equal && conv.residual.is_none();
+                let added = Plain {
+                    residual: Some(other.clone()),
+                    ..conv.clone()
+                };
+                let y = free.then(|| added.push(Activation::None))?;
+                plain.insert(own, added);
+                return Some(vec![y]);
+            }
             Func::Relu => Activation::Relu,
             Func::LeakyRelu(slope) if slope > 0.0 => Activation::LeakyRelu(slope),
             Func::Sigmoid => Activation::Sigmoid,
             Func::Tanh => Activation::Tanh,
             _ => return None,
         };
-        Some(vec![push(conv, activation)])
+        Some(vec![alone(0)?.push(activation)])
     })
 }
 
 /// The convolution that also normalises, if its statistics are per channel.
 fn fold(conv: &Plain, eps: f32, visit: &Visit<'_>) -> Option<Plain> {
-    let weight = &conv.inputs[1];
-    let channels = weight.dim(0);
+    let channels = conv.weight.dim(0);
     let per_channel = Shape::from([1, channels, 1, 1]);
     let statistics = visit.inputs.get(1..)?;
     if statistics.iter().any(|t| *t.shape() != per_channel) {
@@ -73,7 +99,7 @@ fn fold(conv: &Plain, eps: f32, visit: &Visit<'_>) -> Option<Plain> {
     if let Some(gamma) = flat(2) {
         scale = scale.mul(&gamma);
     }
-    let mut shift = match conv.inputs.get(2) {
+    let mut shift = match &conv.bias {
         Some(bias) => bias.sub(&mean),
         None => mean.neg(),
     }
@@ -81,18 +107,25 @@ fn fold(conv: &Plain, eps: f32, visit: &Visit<'_>) -> Option<Plain> {
     if let Some(beta) = flat(3) {
         shift = shift.add(&beta);
     }
-    let weight = weight.mul(&scale.reshape([channels, 1, 1, 1]));
     Some(Plain {
-        window: conv.window,
-        inputs: vec![conv.inputs[0].clone(), weight, shift],
+        weight: conv.weight.mul(&scale.reshape([channels, 1, 1, 1])),
+        bias: Some(shift),
+        ..conv.clone()
     })
 }
 
-fn push(conv: &Plain, activation: Activation) -> Tensor {
-    let op = Conv {
-        window: conv.window,
-        activation,
-    };
-    let inputs: Vec<&Tensor> = conv.inputs.iter().collect();
-    conv.inputs[0].graph().push1(op, &inputs)
+impl Plain {
+    /// Appends it to the graph.
+    fn push(&self, activation: Activation) -> Tensor {
+        let op = Conv {
+            window: self.window,
+            bias: self.bias.is_some(),
+            residual: self.residual.is_some(),
+            activation,
+        };
+        let mut inputs = vec![&self.x, &self.weight];
+        inputs.extend(&self.bias);
+        inputs.extend(&self.residual);
+        self.x.graph().push1(op, &inputs)
+    }
 }

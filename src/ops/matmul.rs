@@ -246,6 +246,7 @@ impl Op for Matmul {
                 true => Bias::Columns(Slot::In(2)),
                 false => Bias::None,
             },
+            residual: None,
             activation: self.activation,
         };
         product.lower(cx)

@@ -28,7 +28,7 @@ pub(crate) enum Bias {
     Rows(Slot),
 }
 
-/// `out[b] = act(op(a[b]) @ op(b[b]) + bias)` into output 0, with `out[b]` `[m, n]`.
+/// `out[b] = act(op(a[b]) @ op(b[b]) + bias + residual[b])` into output 0, with `out[b]` `[m, n]`.
 pub(crate) struct Product {
     pub batch: usize,
     pub m: usize,
@@ -39,6 +39,8 @@ pub(crate) struct Product {
     pub a: (Slot, usize, bool),
     pub b: (Slot, usize, bool),
     pub bias: Bias,
+    /// Like the output.
+    pub residual: Option<Slot>,
     pub activation: Activation,
 }
 
@@ -145,16 +147,16 @@ impl Product {
             Bias::Rows(slot) if whole => (2, Some(slot)),
             _ => (0, None),
         };
-        let activation = if whole {
-            self.activation
-        } else {
-            Activation::None
+        let (activation, residual) = match whole {
+            true => (self.activation, self.residual),
+            false => (Activation::None, None),
         };
         let kernel = kernel
             .define("TRANS_A", self.a.2 as u32)
             .define("TRANS_B", self.b.2 as u32)
             .define("BIAS", bias)
             .define("HAS_BIAS", slot.is_some() as u32)
+            .define("RESIDUAL", residual.is_some() as u32)
             .arg(self.m)
             .arg(self.n)
             .arg(self.k)
@@ -164,11 +166,8 @@ impl Product {
             .read(self.a.0)
             .read(self.b.0)
             .flops(self.flops());
-        let kernel = activation.define(kernel);
-        match slot {
-            Some(slot) => kernel.read(slot),
-            None => kernel,
-        }
+        let added = [slot, residual].into_iter().flatten();
+        added.fold(activation.define(kernel), |kernel, slot| kernel.read(slot))
     }
 
     fn register(&self, cx: &mut Lower<'_>) -> Result<()> {
@@ -310,6 +309,7 @@ impl Product {
             .kernel("matmul_merge", MERGE)
             .define("BIAS", bias)
             .define("HAS_BIAS", slot.is_some() as u32)
+            .define("RESIDUAL", self.residual.is_some() as u32)
             .arg(len)
             .arg(parts)
             .arg(self.m)
@@ -317,7 +317,7 @@ impl Product {
             .read(target)
             .flops(len * parts);
         kernel = self.activation.define(kernel);
-        if let Some(slot) = slot {
+        for slot in [slot, self.residual].into_iter().flatten() {
             kernel = kernel.read(slot);
         }
         kernel.write(Slot::Out(0)).trips(parts).threads(len, 64)
