@@ -3,7 +3,8 @@
 // exchanged with row pivots[k]. signs and log_det are those of the determinant.
 // Panels of 8 columns: every invocation holds ROWS of their rows in registers, and
 // instead of moving rows each knows its row's position. Then the other columns are
-// permuted and solved (one invocation each) and updated (tiles of 4 x 4).
+// permuted and solved (four by each invocation) and updated (tiles of 4 x 4). n is a
+// multiple of 4.
 // Grid: one workgroup of LANES per matrix. Caller: ops/lu.rs
 #import grid
 #import math
@@ -16,13 +17,13 @@ struct Args {
 }
 #args
 
-@group(0) @binding(0) var<storage, read_write> m: array<f32>;
+@group(0) @binding(0) var<storage, read_write> m: array<vec4f>;
 @group(0) @binding(1) var<storage, read_write> perm: array<u32>;
 @group(0) @binding(2) var<storage, read_write> pivots: array<u32>;
 @group(0) @binding(3) var<storage, read_write> signs: array<f32>;
 @group(0) @binding(4) var<storage, read_write> log_det: array<f32>;
 #if FIRST
-@group(0) @binding(5) var<storage, read> a: array<f32>;
+@group(0) @binding(5) var<storage, read> a: array<vec4f>;
 #endif
 
 const LANES = ${LANES}u;
@@ -40,6 +41,15 @@ fn larger(a: vec2u, b: vec2u) -> vec2u {
     return select(a, b, b.x > a.x || (b.x == a.x && b.y > a.y));
 }
 
+// Columns j .. j + 3 (j a multiple of 4) of the row that starts at `row`.
+fn load4(row: u32, j: u32) -> vec4f {
+    return m[(row + j) / 4u];
+}
+
+fn store4(row: u32, j: u32, v: vec4f) {
+    m[(row + j) / 4u] = v;
+}
+
 @compute @workgroup_size(LANES)
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
         @builtin(local_invocation_index) local: u32) {
@@ -55,8 +65,8 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
     var singular = false;
     var logs = 0.0;
 #if FIRST
-    for (var i = local; i < n * n; i += LANES) {
-        m[base + i] = a[base + i];
+    for (var i = local; i < n * n / 4u; i += LANES) {
+        m[base / 4u + i] = a[base / 4u + i];
     }
     for (var i = local; i < n; i += LANES) {
         perm[row0 + i] = i;
@@ -73,11 +83,13 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
 #repeat r ROWS
         let start${r} = c0 + local + ${r}u * LANES;
         var place${r} = start${r};
-#repeat c 8
-        var x${r}_${c} = 0.0;
-        if (start${r} < n && ${c}u < width) {
-            x${r}_${c} = m[base + start${r} * n + c0 + ${c}u];
-        }
+        // What is past the last row or column repeats others; it is not stored.
+        let from${r} = base + min(start${r}, n - 1u) * n;
+        let left${r} = load4(from${r}, c0);
+        let right${r} = load4(from${r}, min(c0 + 4u, n - 4u));
+#repeat c 4
+        var x${r}_${c} = left${r}[${c}];
+        var x${r}_${c + 4} = right${r}[${c}];
 #end
 #end
         for (var t = 0u; t < width; t++) {
@@ -135,15 +147,24 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
             x${r}_7 = done${r};
 #end
         }
+        // A narrow panel, the last one, has not come around yet.
+        for (var t = width; t < 8u; t++) {
 #repeat r ROWS
-#repeat c 8
-        {
-            let column = (${c}u + width) % 8u;
-            if (start${r} < n && column < width) {
-                m[base + place${r} * n + c0 + column] = x${r}_${c};
+            let first${r} = x${r}_0;
+#repeat c 7
+            x${r}_${c} = x${r}_${c + 1};
+#end
+            x${r}_7 = first${r};
+#end
+        }
+#repeat r ROWS
+        if (start${r} < n) {
+            let row = base + place${r} * n;
+            store4(row, c0, vec4f(x${r}_0, x${r}_1, x${r}_2, x${r}_3));
+            if (width > 4u) {
+                store4(row, c0 + 4u, vec4f(x${r}_4, x${r}_5, x${r}_6, x${r}_7));
             }
         }
-#end
 #end
         workgroupBarrier();
         storageBarrier();
@@ -151,7 +172,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
             for (var t = 0u; t < width; t++) {
                 let k = c0 + t;
                 let q = swaps[t];
-                let d = m[base + k * (n + 1u)];
+                let d = m[(base + k * (n + 1u)) / 4u][k % 4u];
                 negative = (negative != (d < 0.0)) != (q != k);
                 singular = singular || abs(d) < 1.1754944e-38;
                 logs += log_f32(abs(d));
@@ -162,59 +183,58 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
             }
         }
         // The other columns: rows exchanged, and those right of the panel solved.
-        for (var j = args.first + local; j < args.end; j += LANES) {
+        for (var j = args.first + 4u * local; j < args.end; j += 4u * LANES) {
             if (j >= c0 && j < c0 + width) {
                 continue;
             }
-            let column = base + j;
             for (var t = 0u; t < width; t++) {
                 let q = swaps[t];
                 if (q != c0 + t) {
-                    let held = m[column + q * n];
-                    m[column + q * n] = m[column + (c0 + t) * n];
-                    m[column + (c0 + t) * n] = held;
+                    let upper = base + (c0 + t) * n;
+                    let lower = base + q * n;
+                    let held = load4(lower, j);
+                    store4(lower, j, load4(upper, j));
+                    store4(upper, j, held);
                 }
             }
             if (j > c0) {
-                let corner = base + c0 * n + c0;
+                let corner = base + c0 * n;
 #repeat t 8
-                var y${t} = m[column + (c0 + ${t}u) * n];
+                let corner0_${t} = load4(corner + ${t}u * n, c0);
+                let corner1_${t} = load4(corner + ${t}u * n, c0 + 4u);
+                var y${t} = load4(corner + ${t}u * n, j);
 #repeat s t
-                y${t} -= m[corner + ${t}u * n + ${s}u] * y${s};
+                y${t} -= corner${s / 4}_${t}[${s % 4}] * y${s};
 #end
-                m[column + (c0 + ${t}u) * n] = y${t};
+                store4(corner + ${t}u * n, j, y${t});
 #end
             }
         }
         storageBarrier();
-        // What is past the edge repeats the last row or column; it is not stored.
         let next = c0 + 8u;
         if (next < args.end) {
-            let across = (args.end - next + 3u) / 4u;
-            let tiles = across * ((n - next + 3u) / 4u);
+            let across = (args.end - next) / 4u;
+            let tiles = across * ((n - next) / 4u);
             for (var tile = local; tile < tiles; tile += LANES) {
                 let i = next + (tile / across) * 4u;
                 let j = next + (tile % across) * 4u;
 #repeat r 4
-                let row${r} = base + min(i + ${r}u, n - 1u) * n;
-                let col${r} = min(j + ${r}u, args.end - 1u);
+                let row${r} = base + (i + ${r}u) * n;
+                var sum${r} = load4(row${r}, j);
 #end
+                for (var k = c0; k < next; k += 4u) {
 #repeat r 4
-                var sum${r} = vec4f(m[row${r} + col0], m[row${r} + col1], m[row${r} + col2], m[row${r} + col3]);
+                    let l${r} = load4(row${r}, k);
 #end
-                for (var k = c0; k < next; k++) {
-                    let line = base + k * n;
-                    let u = vec4f(m[line + col0], m[line + col1], m[line + col2], m[line + col3]);
+#repeat s 4
+                    let u${s} = load4(base + (k + ${s}u) * n, j);
 #repeat r 4
-                    sum${r} -= m[row${r} + k] * u;
+                    sum${r} -= l${r}[${s}] * u${s};
+#end
 #end
                 }
 #repeat r 4
-#repeat c 4
-                if (i + ${r}u < n && j + ${c}u < args.end) {
-                    m[row${r} + col${c}] = sum${r}[${c}];
-                }
-#end
+                store4(row${r}, j, sum${r});
 #end
             }
             storageBarrier();

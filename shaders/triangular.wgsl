@@ -1,8 +1,9 @@
-// x with T x = b for triangular T [n, n] (stride_t 0: one for the whole batch) and b, x
-// [n, columns]. Rows and columns of T are counted from its first unknown on, so that T
-// is lower: element i, j stands at corner + i down + j right, row i of x at
-// first + i step. Unknowns are solved 8 at a time (one invocation per column), then
-// taken out of the rows below (tiles of 4 x 4).
+// x with op(T) x = b for a triangle T of t [n, n] (stride_t 0: one for the whole batch)
+// and b, x [n, columns]. Unknowns are numbered so that op(T) is lower: from the last one
+// where REVERSED is set in `flags`. They are solved 8 at a time (4 columns by each
+// invocation), then taken out of the rows below (tiles of 4 x 4).
+// VEC4: columns is a multiple of 4, and b and x are read four columns at a time. VEC_T: n
+// is one, and t is read four neighbours at a time. TRANS: op transposes.
 // A zero on the diagonal makes all of the system's x equal to `singular`.
 // Grid: one workgroup per matrix and `share` columns. Caller: ops/triangular.rs
 #import grid
@@ -13,21 +14,74 @@ struct Args {
     columns: u32,
     share: u32,
     stride_t: u32,
-    corner: u32,
-    down: u32,
-    right: u32,
-    first: u32,
-    step: u32,
-    unit: u32,
+    flags: u32,
     singular: f32,
 }
 #args
 
-@group(0) @binding(0) var<storage, read> t: array<f32>;
-@group(0) @binding(1) var<storage, read> b: array<f32>;
-@group(0) @binding(2) var<storage, read_write> x: array<f32>;
+const REVERSED = 1u;
+const UNIT = 2u;
+const LANES = ${LANES}u;
 
-const LANES = 64u;
+#if VEC4
+alias Cell = vec4f;
+#else
+alias Cell = f32;
+#endif
+#if VEC_T
+alias CellT = vec4f;
+#else
+alias CellT = f32;
+#endif
+
+@group(0) @binding(0) var<storage, read> t: array<CellT>;
+@group(0) @binding(1) var<storage, read> b: array<Cell>;
+@group(0) @binding(2) var<storage, read_write> x: array<Cell>;
+
+// Where unknown i stands in memory.
+fn place(i: u32) -> u32 {
+    return select(i, args.n - 1u - i, (args.flags & REVERSED) != 0u);
+}
+
+// Columns j .. j + 3 (j a multiple of 4) of the row of x that starts at `row`. Past the
+// row's end the last column is repeated, and nothing stored.
+fn load4(row: u32, j: u32) -> vec4f {
+#if VEC4
+    return x[(row + min(j, args.columns - 4u)) / 4u];
+#else
+    let last = row + args.columns - 1u;
+    let at = row + j;
+    return vec4f(x[min(at, last)], x[min(at + 1u, last)], x[min(at + 2u, last)], x[min(at + 3u, last)]);
+#endif
+}
+
+fn store4(row: u32, j: u32, v: vec4f) {
+#if VEC4
+    x[(row + j) / 4u] = v;
+#else
+#repeat c 4
+    if (j + ${c}u < args.columns) {
+        x[row + j + ${c}u] = v[${c}];
+    }
+#end
+#endif
+}
+
+// Four neighbours in memory: row i of the numbered t (of op(T)^T where TRANS), columns
+// j .. j + 3, j a multiple of 4. Past the edge the last ones are repeated.
+fn line(base: u32, i: u32, j: u32) -> vec4f {
+    let row = base + place(min(i, args.n - 1u)) * args.n;
+#if VEC_T
+    let start = min(j, args.n - 4u);
+    let reversed = (args.flags & REVERSED) != 0u;
+    let v = t[(row + select(start, args.n - 4u - start, reversed)) / 4u];
+    return select(v, v.wzyx, reversed);
+#else
+    let last = args.n - 1u;
+    return vec4f(t[row + place(min(j, last))], t[row + place(min(j + 1u, last))],
+        t[row + place(min(j + 2u, last))], t[row + place(min(j + 3u, last))]);
+#endif
+}
 
 @compute @workgroup_size(LANES)
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
@@ -39,80 +93,88 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
         return;
     }
     let n = args.n;
-    let corner = matrix * args.stride_t + args.corner;
+    let base = matrix * args.stride_t;
     let j0 = (index % shares) * args.share;
     let j1 = min(j0 + args.share, args.columns);
-    let row0 = (matrix * n + args.first) * args.columns;
-    let step = args.step * args.columns;
-    let width = j1 - j0;
-    for (var i = local; i < n * width; i += LANES) {
-        let at = row0 + (i / width) * step + j0 + i % width;
+    let x0 = matrix * n * args.columns;
+    let cells = (j1 - j0) / ${1+3*VEC4}u;
+    for (var i = local; i < n * cells; i += LANES) {
+        let at = (x0 + (i / cells) * args.columns + j0) / ${1+3*VEC4}u + i % cells;
         x[at] = b[at];
     }
     storageBarrier();
     var singular = false;
     for (var k = 0u; k < n; k += 8u) {
-        for (var j = j0 + local; j < j1; j += LANES) {
-            let column = row0 + k * step + j;
-            let diagonal = corner + k * (args.down + args.right);
+        for (var j = j0 + 4u * local; j < j1; j += 4u * LANES) {
 #repeat i 8
-            var y${i} = 0.0;
-            if (k + ${i}u < n) {
-                var y = x[column + ${i}u * step];
-#repeat s i
-                y -= t[diagonal + ${i}u * args.down + ${s}u * args.right] * y${s};
+            let line${i}_0 = line(base, k + ${i}u, k);
+            let line${i}_1 = line(base, k + ${i}u, k + 4u);
 #end
-                if (args.unit == 0u) {
-                    let d = t[diagonal + ${i}u * (args.down + args.right)];
+#repeat i 8
+            let row${i} = x0 + place(min(k + ${i}u, n - 1u)) * args.columns;
+            var y${i} = load4(row${i}, j);
+#repeat s i
+#if TRANS
+            y${i} -= line${s}_${i / 4}[${i % 4}] * y${s};
+#else
+            y${i} -= line${i}_${s / 4}[${s % 4}] * y${s};
+#endif
+#end
+            if (k + ${i}u < n) {
+                if ((args.flags & UNIT) == 0u) {
+                    let d = line${i}_${i / 4}[${i % 4}];
                     let zero = abs(d) < 1.1754944e-38;
                     singular = singular || zero;
-                    y /= select(d, 1.0, zero);
+                    y${i} /= select(d, 1.0, zero);
                 }
-                y${i} = y;
-                x[column + ${i}u * step] = y;
+                store4(row${i}, j, y${i});
             }
 #end
         }
         storageBarrier();
-        // What is past the edge repeats the last row or column; it is not stored.
         let next = k + 8u;
         if (next < n) {
-            let across = (width + 3u) / 4u;
+            let across = (j1 - j0 + 3u) / 4u;
             let tiles = across * ((n - next + 3u) / 4u);
             for (var tile = local; tile < tiles; tile += LANES) {
                 let i = next + (tile / across) * 4u;
                 let j = j0 + (tile % across) * 4u;
+#repeat r 4
+                let row${r} = x0 + place(min(i + ${r}u, n - 1u)) * args.columns;
+                var sum${r} = load4(row${r}, j);
+#end
+                for (var s = k; s < next; s += 4u) {
 #repeat c 4
-                let col${c} = row0 + min(j + ${c}u, j1 - 1u);
+#if TRANS
+                    let line${c} = line(base, s + ${c}u, i);
+#else
+                    let line${c} = line(base, i + ${c}u, s);
+#endif
 #end
+#repeat c 4
+                    let y${c} = load4(x0 + place(s + ${c}u) * args.columns, j);
 #repeat r 4
-                let i${r} = min(i + ${r}u, n - 1u);
-                let row${r} = i${r} * step;
-                let t${r} = corner + i${r} * args.down;
-                var sum${r} = vec4f(x[col0 + row${r}], x[col1 + row${r}], x[col2 + row${r}], x[col3 + row${r}]);
+#if TRANS
+                    sum${r} -= line${c}[${r}] * y${c};
+#else
+                    sum${r} -= line${r}[${c}] * y${c};
+#endif
 #end
-                for (var s = k; s < next; s++) {
-                    let line = s * step;
-                    let y = vec4f(x[col0 + line], x[col1 + line], x[col2 + line], x[col3 + line]);
-#repeat r 4
-                    sum${r} -= t[t${r} + s * args.right] * y;
 #end
                 }
 #repeat r 4
-#repeat c 4
-                if (i + ${r}u < n && j + ${c}u < j1) {
-                    x[col${c} + row${r}] = sum${r}[${c}];
+                if (i + ${r}u < n) {
+                    store4(row${r}, j, sum${r});
                 }
-#end
 #end
             }
             storageBarrier();
         }
     }
     if (singular) {
-        for (var j = j0 + local; j < j1; j += LANES) {
+        for (var j = j0 + 4u * local; j < j1; j += 4u * LANES) {
             for (var i = 0u; i < n; i++) {
-                x[row0 + i * step + j] = args.singular;
+                store4(x0 + i * args.columns, j, vec4f(args.singular));
             }
         }
     }

@@ -1,6 +1,6 @@
 //! Determinants and inverses of square matrices, by their LU factors.
 
-use super::triangular::{Triangular, square};
+use super::triangular::Triangular;
 use crate::Tensor;
 
 /// The inverse of the matrices with these LU factors: `U^-1 L^-1 P`. All of it infinite
@@ -38,14 +38,16 @@ impl Tensor {
     /// [`crate::Outputs::check_finite`] finds it, and its gradients are zero.
     #[track_caller]
     pub fn inverse(&self) -> Tensor {
-        if let Err(error) = self
-            .check()
-            .and_then(|()| square("inverse", self.shape()).map(|_| ()))
-        {
-            return self.graph().poisoned(error);
-        }
-        let factors = self.lu();
+        let (padded, n) = match self.padded() {
+            Ok(padded) => padded,
+            Err(error) => return self.graph().poisoned(error),
+        };
+        let factors = padded.lu_padded();
         let inverse = lu_inverse(&factors.lu, &factors.perm);
+        let inverse = match padded.dim(-1) == n {
+            true => inverse,
+            false => inverse.slice(-1, 0, n).slice(-2, 0, n),
+        };
         // -Y^T dY Y^T is cheaper than going back through the factors.
         Tensor::with_gradient(&[self], &inverse, |_, y, dy| {
             let y = finite(y);

@@ -18,7 +18,7 @@ const BLOCK: usize = 32;
 /// Rows of registers that one invocation holds at most.
 const MOST_ROWS: usize = 8;
 
-/// `a[perm, :] = L U`. Outputs: `lu` (both factors in one matrix), `perm`, `pivots`,
+/// `a[perm, :] = L U` for matrices whose size is a multiple of 4. Outputs: `lu` (both factors in one matrix), `perm`, `pivots`,
 /// `sign` and `log |det|`.
 #[derive(Debug)]
 struct Lu;
@@ -91,10 +91,10 @@ impl Op for Lu {
         let rows = &shape.dims()[..shape.rank() - 1];
         let batch = &rows[..rows.len() - 1];
         let most = MOST_ROWS * 256;
-        if n > most {
+        if n > most || !n.is_multiple_of(4) {
             return Err(Error::shape(
                 self.name(),
-                format!("matrices of up to {most} rows can be factored, got {shape:?}"),
+                format!("matrices of 4, 8 .. {most} rows can be factored, got {shape:?}"),
             ));
         }
         Ok(vec![
@@ -184,22 +184,23 @@ impl Op for Lu {
 
 /// Factors the columns `first..end`.
 fn panel(cx: &mut Lower<'_>, [batch, n, first, end]: [usize; 4]) -> Result<()> {
-    // Lanes without a row cost a software adapter as much as those with one.
-    let least = match cx.device().class {
-        DeviceClass::Software => 16,
-        _ => 32,
+    // On a software adapter a barrier costs by the lanes, so each takes several rows.
+    let (least, each) = match cx.device().class {
+        DeviceClass::Software => (8, 4),
+        _ => (32, 1),
     };
-    let lanes = n.next_power_of_two().clamp(least, 256);
+    let lanes = n.div_ceil(each).next_power_of_two().clamp(least, 256);
+    let rows_each = n.div_ceil(lanes).max(each);
     let width = end - first;
     let tiles = n.div_ceil(4) * width.div_ceil(4);
-    let each = 200 + 4 * width.div_ceil(lanes) + tiles.div_ceil(lanes);
+    let steps = 200 + 8 * width.div_ceil(4 * lanes) + 2 * tiles.div_ceil(lanes);
     let copied = if first == 0 { n * n.div_ceil(lanes) } else { 0 };
     let mut kernel = cx
         .kernel("lu", PANEL)
         .variant(if width == n { "whole" } else { "block" })
         .define("FIRST", (first == 0) as u32)
         .define("LANES", lanes)
-        .define("ROWS", n.div_ceil(lanes));
+        .define("ROWS", rows_each);
     for value in [batch, n, first, end] {
         kernel = kernel.arg(value);
     }
@@ -217,7 +218,7 @@ fn panel(cx: &mut Lower<'_>, [batch, n, first, end]: [usize; 4]) -> Result<()> {
     let (rows, w) = ((n - first) as f64, width as f64);
     kernel
         .flops((batch as f64 * (rows * w * w - w * w * w / 3.0)) as usize)
-        .trips(copied + width.div_ceil(8) * each)
+        .trips(copied + width.div_ceil(8) * steps)
         .flat_groups(batch)
 }
 
@@ -238,10 +239,7 @@ fn carry(cx: &mut Lower<'_>, [batch, n, first, end]: [usize; 4]) -> Result<()> {
     if rest == 0 {
         return Ok(());
     }
-    let vec4 = n.is_multiple_of(4);
     cx.kernel("lu_update", UPDATE)
-        .variant(if vec4 { "vec4" } else { "" })
-        .define("VEC4", vec4 as u32)
         .arg(batch)
         .arg(n)
         .arg(first)
@@ -298,14 +296,65 @@ impl Tensor {
     /// Errors: not square, or more than 2048 rows.
     #[track_caller]
     pub fn lu(&self) -> LuFactors {
-        let mut out = self.graph().push(Lu, &[self]).into_iter();
-        let mut next = || out.next().unwrap_or_else(|| self.clone());
+        let (padded, n) = match self.padded() {
+            Ok(padded) => padded,
+            Err(error) => {
+                let wrong = self.graph().poisoned(error);
+                return LuFactors::from([0; 5].map(|_| wrong.clone()));
+            }
+        };
+        let factors = padded.lu_padded();
+        if padded.dim(-1) == n {
+            return factors;
+        }
+        let rows = |t: &Tensor| t.slice(-1, 0, n);
         LuFactors {
-            lu: next(),
-            perm: next(),
-            pivots: next(),
-            sign: next(),
-            log_det: next(),
+            lu: rows(&factors.lu).slice(-2, 0, n),
+            perm: rows(&factors.perm),
+            pivots: rows(&factors.pivots),
+            ..factors
+        }
+    }
+
+    /// Square matrices, filled up with a unit matrix to a multiple of 4 rows, and the
+    /// number of their own rows: neither their factors nor the determinant changes.
+    #[track_caller]
+    pub(crate) fn padded(&self) -> Result<(Tensor, usize)> {
+        self.check()?;
+        let n = square("lu", self.shape())?;
+        let all = n.next_multiple_of(4);
+        if all == n {
+            return Ok((self.clone(), n));
+        }
+        let mut amounts = vec![(0, 0); self.shape().rank() - 2];
+        amounts.extend([(0, all - n); 2]);
+        let column = |i: usize| if i < n { -1.0 } else { i as f32 };
+        let rows: Vec<f32> = (0..all).map(column).collect();
+        let columns: Vec<f32> = (0..all).map(|i| i as f32).collect();
+        let rows = self.graph().constant([all, 1], &rows);
+        let columns = self.graph().constant([all], &columns);
+        let zeros = self.pad(&amounts, 0.0);
+        let unit = rows.equal(&columns);
+        Ok((unit.select(&zeros.ones_like(), &zeros), n))
+    }
+
+    /// The factors of matrices whose size is a multiple of 4.
+    #[track_caller]
+    pub(crate) fn lu_padded(&self) -> LuFactors {
+        let mut out = self.graph().push(Lu, &[self]).into_iter();
+        // A poisoned node has outputs enough.
+        LuFactors::from([0; 5].map(|_| out.next().unwrap_or_else(|| self.clone())))
+    }
+}
+
+impl From<[Tensor; 5]> for LuFactors {
+    fn from([lu, perm, pivots, sign, log_det]: [Tensor; 5]) -> Self {
+        LuFactors {
+            lu,
+            perm,
+            pivots,
+            sign,
+            log_det,
         }
     }
 }

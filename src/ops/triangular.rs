@@ -6,8 +6,8 @@ use crate::graph::{Array, Lower, Op, Slot, Spec, Tensor, Vjp};
 use crate::{Error, Result, Shape};
 
 const SHADER: &str = include_str!("../../shaders/triangular.wgsl");
-/// Invocations of a workgroup, see the shader.
-const LANES: usize = 64;
+/// Columns of right sides that one workgroup solves for.
+const MOST_COLUMNS: usize = 32;
 
 /// Which triangle of a matrix is meant, and how it enters a system of equations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -167,42 +167,35 @@ impl Op for SolveTriangular {
         let columns = b.dims()[b.rank() - 1];
         let batch = b.numel() / (n * columns);
         let kind = self.kind;
-        // Columns per workgroup: few on software adapters, which have few cores to keep
-        // busy but lose no memory accesses to narrow rows.
-        let most = match cx.device().class {
-            DeviceClass::Software => 16,
-            _ => 32,
+        // Idle lanes cost a software adapter as much as busy ones.
+        let lanes = match cx.device().class {
+            DeviceClass::Software => 32,
+            _ => 64,
         };
-        let share = columns.next_multiple_of(4).min(most);
+        let share = columns.next_multiple_of(4).min(MOST_COLUMNS);
         let shares = columns.div_ceil(share);
-        let (down, right) = if kind.transpose { (1, n) } else { (n, 1) };
-        let forwards = kind.upper == kind.transpose;
-        let sign = if forwards { 1 } else { -1 };
-        let (down, right) = (sign * down as isize, sign * right as isize);
-        let (first, corner) = match forwards {
-            true => (0, 0),
-            false => (n - 1, n * n - 1),
-        };
+        let reversed = kind.upper != kind.transpose;
+        let flags = reversed as usize + 2 * kind.unit_diagonal as usize;
         let tiles = share.div_ceil(4) * n.div_ceil(4);
-        let rounds = n.div_ceil(8) * (1 + tiles.div_ceil(LANES)) + n;
+        let rounds = n.div_ceil(8) * (1 + 2 * tiles.div_ceil(lanes)) + n;
+        let (vec4, vec_t) = (columns.is_multiple_of(4), n.is_multiple_of(4));
         cx.kernel("triangular", SHADER)
+            .define("LANES", lanes)
+            .define("VEC4", vec4 as u32)
+            .define("VEC_T", vec_t as u32)
+            .define("TRANS", kind.transpose as u32)
             .arg(batch)
             .arg(n)
             .arg(columns)
             .arg(share)
             .arg(if t.rank() == 2 { 0 } else { n * n })
-            .arg(corner)
-            .arg_i32(down)
-            .arg_i32(right)
-            .arg(first)
-            .arg_i32(sign)
-            .arg(kind.unit_diagonal as usize)
+            .arg(flags)
             .arg_f32(self.singular)
             .read(Slot::In(0))
             .read(Slot::In(1))
             .write(Slot::Out(0))
             .flops(batch * n * n * columns)
-            .trips((n * share).div_ceil(LANES) + rounds)
+            .trips((n * share).div_ceil(lanes) + rounds)
             .flat_groups(batch * shares)
     }
 }
