@@ -413,12 +413,25 @@ pub fn compare(case: &Case, got: &[Data], expected: &[Array], tol: &Tol) {
 /// default only much larger ones do, so that tests may stay small.
 pub const PACKED_CONV_FLOPS: u64 = 1 << 18;
 
-/// The one device that all tests share.
+/// The one device that all tests share. `FLOWGRAD_MASK`, a list of `subgroups`,
+/// `immediates`, `f16`, `timestamps` and `limits`, makes it a poorer one: what is named is
+/// not used, and the limits are WebGPU's defaults.
 pub fn gpu() -> &'static Gpu {
     static GPU: OnceLock<Gpu> = OnceLock::new();
     GPU.get_or_init(|| {
+        let mask = std::env::var("FLOWGRAD_MASK").unwrap_or_default();
+        let masked: Vec<&str> = mask.split(',').filter(|m| !m.is_empty()).collect();
+        let known = ["subgroups", "immediates", "f16", "timestamps", "limits"];
+        if let Some(wrong) = masked.iter().find(|m| !known.contains(m)) {
+            panic!("FLOWGRAD_MASK: `{wrong}` is not one of {known:?}");
+        }
         let options = GpuOptions {
             packed_conv_flops: PACKED_CONV_FLOPS,
+            subgroups: !masked.contains(&"subgroups"),
+            immediates: !masked.contains(&"immediates"),
+            f16: !masked.contains(&"f16"),
+            timestamps: !masked.contains(&"timestamps"),
+            default_limits: masked.contains(&"limits"),
             ..Default::default()
         };
         Gpu::with(options).unwrap_or_else(|e| panic!("tests need an adapter: {e}"))
