@@ -109,6 +109,11 @@ fn classes_condition_and_unknown_ones_are_errors() {
     };
     let glow = Glow::new(&params, config).expect("a model");
     scatter(&params, 3, -0.2, 0.2);
+    let noise = Data::below([3, 1, 4, 8], 3, 17).array().to_f32();
+    glow.initialize(gpu(), &params, &noise, Some(&[0, 1, 2]), true)
+        .expect("first values");
+    let unknown = glow.initialize(gpu(), &params, &noise, Some(&[0, 1, 3]), true);
+    assert!(unknown.is_err());
     let graph = Graph::new();
     let x = graph.input("x", [3, 1, 4, 8]);
     let labels = graph.input_u32("class", [3]);

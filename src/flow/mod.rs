@@ -4,6 +4,33 @@
 //!
 //! Directions: *forward* (encode) goes from data `x` to latents `z`, *inverse* (decode)
 //! back. Log-determinants are `log |det dz/dx|` in nats, one per sample, `[N]`.
+//!
+//! ```
+//! use flowgrad::flow::{ActNorm, Chain, Context, Coupling, Flow, Memory, StandardNormal};
+//! use flowgrad::nn::Linear;
+//! use flowgrad::ops::{CouplingMask, CouplingParams};
+//! use flowgrad::{Graph, Params};
+//! # fn main() -> flowgrad::Result<()> {
+//! let params = Params::new(1);
+//! let mut chain = Chain::new("flow").memory(Memory::Rebuild);
+//! for (k, mask) in [CouplingMask::Even, CouplingMask::Odd].into_iter().enumerate() {
+//!     let scope = params.scope(k);
+//!     let coupling = CouplingParams::glow(mask);
+//!     let seen = Coupling::seen_channels(mask, 5);
+//!     let network = Linear::new(&scope.scope("net"), seen, coupling.raw_channels(5))?;
+//!     chain.push(ActNorm::new(&scope.scope("actnorm"), 5)?);
+//!     chain.push(Coupling::new(coupling, network));
+//! }
+//! let flow = Flow::new(chain, StandardNormal::new([5]));
+//!
+//! let graph = Graph::new();
+//! let log_prob = flow.log_prob(&graph.input("x", [64, 5]), &Context::train());
+//! let samples = flow.sample(&graph, 16, 0.8, &Context::eval());
+//! assert_eq!(log_prob.shape().dims(), [64]); // nats
+//! assert_eq!(samples.shape().dims(), [16, 5]);
+//! # Ok(())
+//! # }
+//! ```
 
 mod actnorm;
 mod base;
