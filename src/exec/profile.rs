@@ -141,7 +141,8 @@ impl Profile {
 
 impl ProfileRow {
     /// The least time that the step's work can take over the time it took: 1 on the
-    /// roof.
+    /// roof, and above it where caches serve the bytes, or where other work slowed the
+    /// measurement of the roof.
     pub fn fraction(&self, roof: &Roof) -> f64 {
         roof.seconds(self.flops, self.bytes, 1) / self.seconds.max(f64::MIN_POSITIVE)
     }
