@@ -60,6 +60,26 @@ fn factors_and_their_gradients() {
     }
 }
 
+/// Equal magnitudes in the first columns, so that the rule decides.
+#[test]
+fn the_first_of_equal_pivots_is_taken() {
+    let a = [
+        [0.0, 2.0, 3.0, 4.0],
+        [-1.0, 1.0, 0.0, 2.0],
+        [1.0, -1.0, 2.0, 0.0],
+        [-1.0, 1.0, 1.0, 1.0],
+    ];
+    check_op(
+        "ties",
+        &[Data::values([4, 4], &a.concat())],
+        |_, x| {
+            let f = x[0].lu();
+            vec![f.lu, f.perm, f.pivots]
+        },
+        Tol::default().no_grad(),
+    );
+}
+
 #[test]
 fn large_matrices_are_factored_in_blocks() {
     // Several blocks, a narrow last one; with and without reads of four elements.

@@ -8,7 +8,7 @@ use flowgrad::nn::{
 use flowgrad::ops::{Activation, ConvParams, ConvTransposeParams};
 use flowgrad::{Graph, Params, Tensor, Value, tape};
 
-use crate::support::{Data, assert_close, gpu};
+use crate::support::{Data, assert_close, gpu, run_gpu};
 
 /// `outputs` in float64 with the parameters' own values.
 fn reference(params: &Params, inputs: &[(&str, &Data)], outputs: &[&Tensor]) -> Vec<Array> {
@@ -205,4 +205,32 @@ fn wrong_inputs_tell_where() {
     let norm = BatchNorm2d::new(&params.scope("b"), 5).expect("a layer");
     assert!(norm.forward(&x, Mode::Train).check().is_err());
     assert!(norm.forward(&x, Mode::Eval).check().is_err());
+}
+
+#[test]
+fn a_spectral_norm_is_one_and_zeros_stay_zeros() {
+    let graph = Graph::new();
+    let w = graph.input("w", [6, 5]);
+    let (u, v) = (graph.full([6], 0.5), graph.full([5], 0.5));
+    let normed = w.spectral_norm(&u, &v, 100, 1e-12);
+    // Of what is normed already, the estimate is 1.
+    let again = normed.weight.spectral_norm(&normed.u, &normed.v, 1, 1e-12);
+    let zeros = w.zeros_like().spectral_norm(&u, &v, 1, 1e-12).weight;
+    let grad = tape::backward(&normed.weight.sum(&[], false), &[&w]).expect("a gradient");
+    let wanted = [&normed.sigma, &again.sigma, &zeros, &grad[0]];
+    let data = Data::f32([6, 5], 1);
+    let got = run_gpu(&[("w".into(), data.clone())], &wanted).expect("a run");
+    let got: Vec<_> = got.iter().map(Data::array).collect();
+    let frobenius = data.array().data.iter().map(|v| v * v).sum::<f64>().sqrt();
+    assert!(got[0].data[0] < frobenius && got[0].data[0] > frobenius / 5f64.sqrt());
+    assert!((got[1].data[0] - 1.0).abs() < 1e-5, "{}", got[1].data[0]);
+    assert!(got[2].data.iter().all(|v| *v == 0.0));
+    assert!(got[3].data.iter().all(|v| v.is_finite()));
+    let error = w.spectral_norm(&v, &u, 1, 1e-12).sigma.check();
+    assert!(
+        error
+            .expect_err("an error")
+            .to_string()
+            .contains("[6] and [5]")
+    );
 }

@@ -339,5 +339,5 @@ macro_rules! families {
 }
 
 families!(
-    matmul, conv, pool, pointwise, reduce, norm, loss, vq, flow, linalg, attention
+    matmul, conv, pool, pointwise, reduce, norm, loss, vq, flow, linalg, attention, spectral
 );

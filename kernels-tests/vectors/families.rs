@@ -22,6 +22,7 @@ pub fn build(case: &VectorCase<'_>, x: &Inputs) -> Outputs {
         "norm" => norm(case, x),
         "loss" => losses::build(case, x),
         "linalg" => matrices::build(case, x),
+        "spectral" => matrices::spectral(case, x),
         "attention" => matrices::attention(case, x),
         "vq" => codes::build(case, x),
         "flow" => flows::build(case, x),

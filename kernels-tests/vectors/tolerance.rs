@@ -109,7 +109,8 @@ fn relative(case: &VectorCase<'_>) -> f64 {
         "linalg" => (8.0 * U * case.double("cond")).max(4e-6),
         "pool" | "optim" => 1e-6,
         "flow" if case.op == "dequant_logit" && case.float("alpha") < 0.01 => 2e-5,
-        "matmul" | "conv" | "norm" | "reduce" | "loss" | "vq" | "pointwise" | "flow" => 4e-6,
+        "matmul" | "conv" | "norm" | "reduce" | "loss" | "vq" | "pointwise" | "flow"
+        | "spectral" => 4e-6,
         other => panic!("no tolerance is argued for family {other}"),
     }
 }

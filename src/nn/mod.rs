@@ -23,11 +23,13 @@ mod attention;
 mod basic;
 mod conv;
 mod norm;
+mod spectral;
 
 pub use attention::{Nystrom, NystromAttention};
 pub use basic::{Apply, Dropout, Flatten, Linear, Sequential};
 pub use conv::{Conv2d, ConvTranspose2d};
 pub use norm::BatchNorm2d;
+pub use spectral::SpectralNorm;
 
 use crate::Tensor;
 
