@@ -5,7 +5,7 @@ use std::io::Write;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use flowgrad::Error;
-use flowgrad::data::{Batches, ImageSet, MAX_IDX_BYTES, Order, Split, parse_idx};
+use flowgrad::data::{Batches, ImageSet, MAX_IDX_BYTES, Order, Split, parse_cifar10, parse_idx};
 use proptest::prelude::*;
 
 use crate::params::Folder;
@@ -89,6 +89,17 @@ proptest! {
     }
 
     #[test]
+    fn any_bytes_are_images_or_an_error(bytes in prop::collection::vec(0u8..12, 0..4), records in 0usize..3, gz in any::<bool>()) {
+        let mut file = vec![1; 3073 * records];
+        file.extend(bytes);
+        let file = if gz { zipped(&file) } else { file };
+        match parse_cifar10("test", &file[..]) {
+            Ok(set) => prop_assert_eq!(set.len(), records),
+            Err(e) => prop_assert!(matches!(e, Error::Data { .. }), "{e:?}"),
+        }
+    }
+
+    #[test]
     fn an_epoch_has_every_item_once(len in 1usize..300, batch in 1usize..50, seed in any::<u64>(), epoch in 0u64..5) {
         let mut batches = Batches::new(len, batch, Order::Shuffled { seed }, false).expect("batches");
         let mut seen: Vec<usize> = batches.epoch(epoch).flatten().collect();
@@ -158,4 +169,45 @@ fn mnist_folders() {
     let set = ImageSet::mnist(&root, Split::Test).expect("a set");
     assert_eq!(set.shape, [1, 3, 1, 1]);
     assert!(ImageSet::new([2, 1, 1, 1], vec![0], vec![0, 0]).is_err());
+}
+
+#[test]
+fn cifar_folders() {
+    let folder = Folder::new();
+    let record = |label: u8, pixel: u8| [vec![label], vec![pixel; 3072]].concat();
+    let write = |name: &str, bytes: Vec<u8>| {
+        std::fs::write(folder.file(name), bytes).expect("written");
+    };
+    let root = folder.file("");
+    let read = |split| ImageSet::cifar10(&root, split);
+    assert!(matches!(read(Split::Train), Err(Error::Data { .. })));
+    let two = [record(3, 7), record(9, 8)].concat();
+    write("data_batch_2.bin.gz", zipped(&two));
+    write("data_batch_1.bin", record(0, 5));
+    let set = read(Split::Train).expect("a set");
+    assert_eq!(set.shape, [3, 3, 32, 32]);
+    assert_eq!(set.labels, [0, 3, 9]);
+    assert!(set.image(1).is_some_and(|i| i.iter().all(|p| *p == 7)));
+    let bad = [
+        (two[..5000].to_vec(), "records"),
+        (record(10, 0), "label 10"),
+    ];
+    for (bytes, words) in bad {
+        write("test_batch.bin", bytes);
+        let error = read(Split::Test).expect_err("damaged").to_string();
+        assert!(
+            error.contains(words) && error.contains("test_batch"),
+            "{error}"
+        );
+    }
+}
+
+#[test]
+fn images_are_padded_on_all_sides() {
+    let set = ImageSet::new([2, 1, 1, 2], vec![1, 2, 3, 4], vec![0, 1]).expect("a set");
+    let wide = set.padded(2, 5).expect("a set");
+    assert_eq!(wide.shape, [2, 1, 2, 5]);
+    let expected = [0, 1, 2, 0, 0, 0, 0, 0, 0, 0];
+    assert_eq!(wide.image(0), Some(&expected[..]));
+    assert!(set.padded(1, 1).is_err() && set.padded(usize::MAX, usize::MAX).is_err());
 }

@@ -2,8 +2,8 @@
 //! without stored activations, first values from data.
 
 use flowgrad::flow::{
-    ActNorm, ActNormScale, Bijector, Chain, Context, Coupling, FirstValues, Memory, Network,
-    Permutation, Squeeze,
+    ActNorm, ActNormScale, Bijector, Chain, Context, Coupling, FirstValues, Flatten, Inv1x1,
+    Memory, Network, Permutation, Squeeze,
 };
 use flowgrad::graph::{Array, Feed, evaluate};
 use flowgrad::nn::{Conv2d, Linear, Sequential};
@@ -525,4 +525,34 @@ fn conditions_get_gradients_through_rebuilt_activations() {
         assert!((a - b).abs() < 1e-9 * a.abs().max(1.0), "{a} {b}");
     }
     assert!(results[0].iter().all(|g| g.abs() > 1e-6));
+}
+
+#[test]
+fn pixels_share_the_log_determinant_behind_a_squeeze() {
+    let params = Params::new(6);
+    let net = network(&params.scope("net"), 2, 4);
+    let mask = CouplingMask::After(2);
+    let chain = Chain::new("test")
+        .with(ActNorm::new(&params.scope("a"), 1).expect("a layer"))
+        .with(Squeeze)
+        .with(Inv1x1::plu(&params.scope("w"), 4).expect("a layer"))
+        .with(Coupling::new(CouplingParams::glow(mask), net));
+    scatter(&params, 4, -0.4, 0.4);
+    let data = Data::f32([2, 1, 4, 6], 3);
+    let graph = Graph::new();
+    let x = graph.input("x", data.shape());
+    let cx = Context::eval();
+    let map = chain.pixel_log_det(&x, &cx);
+    let whole = chain.forward(&x, &cx).log_det;
+    let got = reference(&params, &data.array(), &[&map, &whole]);
+    assert_eq!(got[0].shape.dims(), [2, 4, 6]);
+    for (pixels, whole) in got[0].data.chunks(24).zip(&got[1].data) {
+        let sum: f64 = pixels.iter().sum();
+        assert!((sum - whole).abs() < 1e-9 * whole.abs().max(1.0));
+        assert_eq!(pixels[0], pixels[7], "one block of 2x2");
+        assert!((pixels[0] - pixels[2]).abs() > 1e-6, "another block");
+    }
+    let flat = graph.input("flat", [2, 5]);
+    let vectors = Flatten::new([5, 1, 1]);
+    assert!(vectors.pixel_log_det(&flat, &cx).check().is_err());
 }

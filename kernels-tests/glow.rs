@@ -9,6 +9,7 @@ use flowgrad::params::Precision;
 use flowgrad::{Error, Graph, Params, Value, tape};
 
 use crate::flow::{check_bijector, floats, scatter};
+use crate::params::Folder;
 use crate::support::{Data, gpu};
 
 /// A Glow so small that a test takes no time.
@@ -184,10 +185,10 @@ fn what_does_not_fit_is_an_error() {
 
 #[test]
 fn weights_load_by_name_and_those_of_another_depth_do_not() {
-    let dir = tempfile();
+    let folder = Folder::new();
     let conventions = [GlowConvention::House, GlowConvention::Rosinality];
     for convention in conventions {
-        let file = dir.join(format!("{convention:?}.safetensors"));
+        let file = folder.file(&format!("{convention:?}.safetensors"));
         let params = Params::new(5);
         let glow = Glow::new(&params, tiny(convention)).expect("a model");
         scatter(&params, 11, 0.1, 0.3);
@@ -222,13 +223,6 @@ fn weights_load_by_name_and_those_of_another_depth_do_not() {
         assert!(first.iter().all(|v| *v == 0.0), "nothing was loaded");
         drop(glow);
     }
-    std::fs::remove_dir_all(dir).expect("removed");
-}
-
-fn tempfile() -> std::path::PathBuf {
-    let dir = std::env::temp_dir().join(format!("flowgrad-glow-{}", std::process::id()));
-    std::fs::create_dir_all(&dir).expect("a directory");
-    dir
 }
 
 #[test]

@@ -39,41 +39,57 @@ impl ImageSet {
             });
         }
         let (mut images, mut labels) = (Vec::new(), Vec::new());
-        for file in &files {
-            read(file, &mut images, &mut labels)?;
+        for path in &files {
+            let file = std::fs::File::open(path).map_err(|e| Error::io(path, e))?;
+            let part = parse_cifar10(&path.display().to_string(), file)?;
+            images.extend(part.images);
+            labels.extend(part.labels);
         }
         ImageSet::new([labels.len(), 3, 32, 32], images, labels)
     }
 }
 
-fn read(path: &Path, images: &mut Vec<u8>, labels: &mut Vec<u8>) -> Result<()> {
+/// Parses the records that `reader` gives, gzipped or not (told by the first bytes: no
+/// label is above 9); `name` is for errors.
+pub fn parse_cifar10(name: &str, mut reader: impl Read) -> Result<ImageSet> {
     let wrong = |detail: String| Error::Data {
-        file: path.display().to_string(),
+        file: name.into(),
         detail,
     };
-    let file = std::fs::File::open(path).map_err(|e| Error::io(path, e))?;
-    let zipped = path.extension().is_some_and(|e| e == "gz");
-    let reader: Box<dyn Read> = match zipped {
-        true => Box::new(flate2::read::MultiGzDecoder::new(file)),
-        false => Box::new(file),
-    };
-    let mut bytes = Vec::new();
+    let mut magic = Vec::with_capacity(2);
     reader
-        .take((RECORD * MOST + 1) as u64)
-        .read_to_end(&mut bytes)
+        .by_ref()
+        .take(2)
+        .read_to_end(&mut magic)
         .map_err(|e| wrong(e.to_string()))?;
+    let zipped = magic == [0x1f, 0x8b];
+    let whole = std::io::Cursor::new(magic).chain(reader);
+    let mut bytes = Vec::new();
+    let most = (RECORD * MOST + 1) as u64;
+    let read = match zipped {
+        true => flate2::read::MultiGzDecoder::new(whole)
+            .take(most)
+            .read_to_end(&mut bytes),
+        false => whole.take(most).read_to_end(&mut bytes),
+    };
+    read.map_err(|e| wrong(e.to_string()))?;
     if bytes.is_empty() || !bytes.len().is_multiple_of(RECORD) || bytes.len() > RECORD * MOST {
         return Err(wrong(format!(
             "{} bytes are no whole number of records of {RECORD} bytes (one label, 3x32x32 pixels)",
             bytes.len()
         )));
     }
+    let mut images = Vec::with_capacity(bytes.len());
+    let mut labels = Vec::with_capacity(bytes.len() / RECORD);
     for (i, record) in bytes.chunks(RECORD).enumerate() {
         if record[0] > 9 {
-            return Err(wrong(format!("image {i} has the label {}", record[0])));
+            return Err(wrong(format!(
+                "image {i} has the label {}, labels are 0 to 9",
+                record[0]
+            )));
         }
         labels.push(record[0]);
         images.extend(&record[1..]);
     }
-    Ok(())
+    ImageSet::new([labels.len(), 3, 32, 32], images, labels)
 }

@@ -117,7 +117,10 @@ impl ImageSet {
     /// row or column more goes below or to the right. Error: they are larger already.
     pub fn padded(&self, height: usize, width: usize) -> Result<Self> {
         let [n, c, h, w] = self.shape;
-        if height < h || width < w || (n * c * height).checked_mul(width).is_none() {
+        let size = [n, c, height, width]
+            .iter()
+            .try_fold(1usize, |n, d| n.checked_mul(*d));
+        if height < h || width < w || size.is_none_or(|n| n > 1 << 32) {
             return Err(Error::Data {
                 file: "image set".into(),
                 detail: format!("images of {h}x{w} cannot be padded to {height}x{width}"),

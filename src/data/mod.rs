@@ -7,6 +7,7 @@ mod mnist;
 mod plane;
 
 pub use batches::{Batches, Order};
+pub use cifar::parse_cifar10;
 pub use idx::{Idx, MAX_IDX_BYTES, parse_idx, read_idx};
 pub use mnist::{ImageSet, Split};
 pub use plane::Plane;
