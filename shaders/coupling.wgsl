@@ -5,7 +5,7 @@
 //   part[n, i] = the sum of l (INVERSE: of -l) over what invocation (n, i) transforms
 // Kept elements are copied, IN_PLACE (y lies where x does) they stay. CHECKER: elements with (h + w) % 2 == parity are kept,
 // else whole channels are. All positions count cells: four elements (VEC4) or one.
-// Invocation (n, i) takes cells i, i + parts, .. of sample n.
+// Invocations of sample n take turns in its cells, `lanes` of them in blocks of their own.
 // Grid: flat over N * parts. Caller: ops/coupling.rs
 #import grid
 #import divide
@@ -28,9 +28,10 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
         return;
     }
     let n = divide(index, args.parts);
-    let first = index - n * args.parts;
+    let mine = index - n * args.parts;
+    let moved = block(mine, args.each, args.cells);
     var total = Cell();
-    for (var cell = first; cell < args.cells; cell += args.parts) {
+    for (var cell = moved.x; cell < moved.y; cell += args.lanes) {
         let at = place(n, cell);
         let v = ${X}[at.x];
         let t = raw[at.t];
@@ -59,10 +60,10 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
 #endif
 #endif
 #if CHECKER
-        let moved = transformed(at.inner);
-        y[at.x] = select(v, out, moved);
+        let inside = transformed(at.inner);
+        y[at.x] = select(v, out, inside);
 #if SCALE != none
-        total += select(Cell(), log_det, moved);
+        total += select(Cell(), log_det, inside);
 #endif
 #else
         y[at.x] = out;
@@ -72,7 +73,8 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
 #endif
     }
 #if COPY
-    for (var cell = first; cell < args.kept_cells; cell += args.parts) {
+    let stay = block(mine, args.kept_each, args.kept_cells);
+    for (var cell = stay.x; cell < stay.y; cell += args.lanes) {
         let at = kept(n, cell);
         y[at] = x[at];
     }

@@ -29,9 +29,10 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
         return;
     }
     let n = divide(index, args.parts);
-    let first = index - n * args.parts;
+    let mine = index - n * args.parts;
+    let moved = block(mine, args.each, args.cells);
     let u = Cell(upstream[n]);
-    for (var cell = first; cell < args.cells; cell += args.parts) {
+    for (var cell = moved.x; cell < moved.y; cell += args.lanes) {
         let at = place(n, cell);
         let s = scale(raw[at.s]);
         let g = ${DY}[at.x];
@@ -55,10 +56,10 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
 #endif
 #endif
 #if CHECKER
-        let moved = transformed(at.inner);
-        dx[at.x] = select(g, by_x, moved);
-        draw[at.t] = select(Cell(), by_t, moved);
-        draw[at.s] = select(Cell(), by_s, moved);
+        let inside = transformed(at.inner);
+        dx[at.x] = select(g, by_x, inside);
+        draw[at.t] = select(Cell(), by_t, inside);
+        draw[at.s] = select(Cell(), by_s, inside);
 #else
         dx[at.x] = by_x;
         draw[at.t] = by_t;
@@ -66,7 +67,8 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
 #endif
     }
 #if COPY
-    for (var cell = first; cell < args.kept_cells; cell += args.parts) {
+    let stay = block(mine, args.kept_each, args.kept_cells);
+    for (var cell = stay.x; cell < stay.y; cell += args.lanes) {
         let at = kept(n, cell);
         dx[at] = dy[at];
     }

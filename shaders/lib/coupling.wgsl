@@ -4,7 +4,12 @@
 
 struct Args {
     samples: u32,
+    // Invocations of a sample: blocks of `lanes`, each of which takes `each` cells, and
+    // `kept_each` of those that are kept.
     parts: u32,
+    lanes: u32,
+    each: u32,
+    kept_each: u32,
     // Transformed cells of a sample, and those of one channel (or of a run of channels).
     cells: u32,
     run: u32,
@@ -41,6 +46,13 @@ fn add_up(c: f32) -> f32 {
     return c;
 }
 #endif
+
+// The first cell of invocation i of a sample, and the end of its block.
+fn block(i: u32, each: u32, cells: u32) -> vec2u {
+    let number = divide(i, args.lanes);
+    let start = number * args.lanes * each;
+    return vec2u(start + i - number * args.lanes, min(start + args.lanes * each, cells));
+}
 
 struct Place {
     x: u32,

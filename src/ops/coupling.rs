@@ -116,7 +116,8 @@ impl Op for Coupling {
 
     fn lower(&self, cx: &mut Lower<'_>) -> Result<()> {
         let places = Places::new(self.name(), &self.params, cx.input(0), cx.input(1))?;
-        let parts = parts(cx, &places);
+        let share = Share::new(cx, &places);
+        let parts = share.parts;
         let scaled = self.params.scale != CouplingScale::None;
         let sums = match (scaled, parts) {
             (false, _) => None,
@@ -130,9 +131,16 @@ impl Op for Coupling {
             .variant(direction)
             .define("X", if in_place { "y" } else { "x" })
             .define("BINDING_X", 2 + scaled as usize);
-        let mut kernel = describe(kernel, &self.params, self.inverse, &places, parts, in_place)
-            .bind(Slot::Out(0), written(in_place))
-            .read(Slot::In(1));
+        let mut kernel = describe(
+            kernel,
+            &self.params,
+            self.inverse,
+            &places,
+            &share,
+            in_place,
+        )
+        .bind(Slot::Out(0), written(in_place))
+        .read(Slot::In(1));
         if let Some(sums) = sums {
             kernel = kernel.write(sums);
         }
@@ -210,19 +218,27 @@ impl Op for CouplingGrad {
 
     fn lower(&self, cx: &mut Lower<'_>) -> Result<()> {
         let places = Places::new(self.name(), &self.params, cx.input(0), cx.input(1))?;
-        let parts = parts(cx, &places);
+        let share = Share::new(cx, &places);
+        let parts = share.parts;
         let direction = if self.inverse { "inverse" } else { "forward" };
         let in_place = cx.in_place(0);
         let kernel = cx
             .kernel("coupling_grad", GRAD_SHADER)
             .variant(direction)
             .define("DY", if in_place { "dx" } else { "dy" });
-        let mut kernel = describe(kernel, &self.params, self.inverse, &places, parts, in_place)
-            .read(Slot::In(0))
-            .read(Slot::In(1))
-            .read(Slot::In(3))
-            .bind(Slot::Out(0), written(in_place))
-            .write(Slot::Out(1));
+        let mut kernel = describe(
+            kernel,
+            &self.params,
+            self.inverse,
+            &places,
+            &share,
+            in_place,
+        )
+        .read(Slot::In(0))
+        .read(Slot::In(1))
+        .read(Slot::In(3))
+        .bind(Slot::Out(0), written(in_place))
+        .write(Slot::Out(1));
         if !in_place {
             kernel = kernel.read(Slot::In(2));
         }
@@ -244,14 +260,35 @@ fn written(in_place: bool) -> Access {
     }
 }
 
-/// Invocations per sample.
-fn parts(cx: &Lower<'_>, places: &Places) -> usize {
-    let each = match cx.device().class {
-        DeviceClass::Software => 16,
-        _ => 4,
-    };
-    let cells = places.elements.max(places.kept_elements) / places.cell;
-    cells.div_ceil(each).max(1)
+/// How the cells of a sample are dealt out: neighbouring invocations take neighbouring
+/// cells, in blocks that lie together, so that memory is walked in order.
+struct Share {
+    /// Invocations per sample, and per block of them.
+    parts: usize,
+    lanes: usize,
+    /// Cells that an invocation takes of what is transformed and of what is kept.
+    each: usize,
+    kept_each: usize,
+}
+
+impl Share {
+    fn new(cx: &Lower<'_>, places: &Places) -> Self {
+        let wanted = match cx.device().class {
+            // A loop costs more there than the sums of more parts.
+            DeviceClass::Software => 2,
+            _ => 4,
+        };
+        let cells = places.elements / places.cell;
+        let kept = places.kept_elements / places.cell;
+        let lanes = cells.max(kept).div_ceil(wanted).clamp(1, 64);
+        let parts = cells.max(kept).div_ceil(lanes * wanted) * lanes;
+        Share {
+            parts,
+            lanes,
+            each: cells.div_ceil(parts),
+            kept_each: kept.div_ceil(parts),
+        }
+    }
 }
 
 /// The defines and arguments that both kernels share.
@@ -260,7 +297,7 @@ fn describe<'l, 'a>(
     params: &CouplingParams,
     inverse: bool,
     places: &Places,
-    parts: usize,
+    share: &Share,
     in_place: bool,
 ) -> KernelBuilder<'l, 'a> {
     let (name, a) = match params.scale {
@@ -287,7 +324,10 @@ fn describe<'l, 'a>(
         .define("IN_PLACE", in_place as u32)
         .define("COPY", (checker == 0 && !in_place) as u32)
         .arg(places.samples)
-        .arg(parts)
+        .arg(share.parts)
+        .arg(share.lanes)
+        .arg(share.each)
+        .arg(share.kept_each)
         .arg(cells)
         .arg(places.run / cell)
         .arg(places.x_sample / cell)
@@ -305,7 +345,7 @@ fn describe<'l, 'a>(
         .arg_f32(a)
         .arg_f32(params.minimum)
         .flops(20 * places.samples * places.elements)
-        .trips((cells + kept_cells).div_ceil(parts) + 1)
+        .trips(share.each + share.kept_each + 1)
 }
 
 impl Tensor {
