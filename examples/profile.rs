@@ -13,12 +13,13 @@ use clap::{Parser, ValueEnum};
 use common::Outcome;
 use flowgrad::device::Roof;
 use flowgrad::exec::Profile;
-use flowgrad::models::VqVae;
-use flowgrad::nn::Mode;
+use flowgrad::models::{ResNet, ResNetConfig, VqVae};
+use flowgrad::nn::{Layer, Mode};
+use flowgrad::ops::fold_batch_norms;
 use flowgrad::optim::{Adam, Optimizer};
 use flowgrad::{Gpu, GpuOptions, Graph, Params};
 
-/// Profiles a training step of a model on random images.
+/// Profiles a step of a model on random images: training, or inference of ResNet-18.
 #[derive(Parser)]
 struct Args {
     /// Whose step
@@ -47,6 +48,8 @@ enum Model {
     Digits,
     /// The VQ-VAE for MNIST, 28x28
     Vqvae,
+    /// Inference of ResNet-18 on 32x32 images, batch norms folded
+    Resnet,
 }
 
 fn main() -> ExitCode {
@@ -93,18 +96,27 @@ fn run() -> Outcome {
     Ok(())
 }
 
-/// Compiles the model's training step and profiles it.
+/// Compiles the model's step and profiles it. The images are drawn on the device:
+/// nothing is uploaded that a step waits for.
 fn profile(gpu: &Gpu, args: &Args) -> Outcome<Profile> {
     let params = Params::new(0);
     let graph = Graph::new();
+    let images = |channels: usize, side: usize| {
+        let shape = [args.batch as usize, channels, side, side];
+        graph.uniform(shape).add_scalar(-0.5)
+    };
     let (model, side) = match args.model {
         Model::Digits => (VqVae::digits(&params)?, 8),
         Model::Vqvae => (VqVae::mnist(&params, 0.0949)?, 28),
+        Model::Resnet => {
+            let net = ResNet::new(&params, ResNetConfig::resnet18_cifar())?;
+            let logits = net.forward(&images(3, 32), Mode::Eval);
+            let folded = fold_batch_norms(&[&logits])?;
+            let mut program = graph.compile_frozen(gpu, &params, &[&folded[0]])?;
+            return Ok(program.profile(&[], args.runs.max(1))?);
+        }
     };
-    // The images are drawn on the device: nothing is uploaded that a step waits for.
-    let shape = [args.batch as usize, 1, side, side];
-    let x = graph.uniform(shape).add_scalar(-0.5);
-    let loss = model.forward(&x, Mode::Train).loss;
+    let loss = model.forward(&images(1, side), Mode::Train).loss;
     let optimizer = Optimizer::new(&params, Adam::default())?;
     optimizer.minimize(&loss)?;
     let mut program = graph.compile(gpu, &params, &[&loss])?;
