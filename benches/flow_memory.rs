@@ -25,8 +25,12 @@ struct Row {
 }
 
 fn main() {
-    // `cargo test --benches` asks only whether it starts.
-    if std::env::args().any(|a| a == "--test") {
+    // `cargo test --benches` asks only whether it starts; words choose benches by name.
+    let mut words = std::env::args().skip(1).filter(|a| !a.starts_with('-'));
+    let first = words.next();
+    let chosen = |word: &String| "flow_memory".contains(word.as_str());
+    let others = first.is_some_and(|f| !chosen(&f) && !words.any(|w| chosen(&w)));
+    if others || std::env::args().any(|a| a == "--test") {
         return;
     }
     if let Err(error) = run() {
