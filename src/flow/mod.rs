@@ -261,9 +261,9 @@ fn no_log_det(x: &Tensor) -> Tensor {
     x.graph().full([x.dim(0)], 0.0)
 }
 
-/// One number for all samples, as `[N]`.
+/// One number for all samples, as `[N]`: a sum, which is fused with what is done to it.
 fn for_all_samples(value: &Tensor, x: &Tensor) -> Tensor {
-    value.reshape([1]).broadcast_to([x.dim(0)])
+    no_log_det(x).add(&value.reshape([1]))
 }
 
 /// Elements of one channel of `x` `[N, C, ..]`: 1 for vectors `[N, C]`.
