@@ -16,7 +16,9 @@ use common::flows::{self, Setup};
 use common::{CommonArgs, Defaults, Outcome, digits_dir};
 use flowgrad::Params;
 use flowgrad::flow::Memory;
-use flowgrad::models::{Glow, GlowConfig, ImageFlow, Nice, NiceConfig, RealNvp, RealNvpConfig};
+use flowgrad::models::{
+    Glow, GlowConfig, GlowConvention, ImageFlow, Nice, NiceConfig, RealNvp, RealNvpConfig,
+};
 
 /// Trains a normalizing flow on images and shows what it learnt.
 ///
@@ -57,6 +59,10 @@ struct Args {
     /// Additive couplings instead of affine ones (Glow)
     #[arg(long)]
     additive: bool,
+    /// Layout and parametrisation (Glow): this project's, or those of rosinality's PyTorch
+    /// port, whose weights then load by name, or OpenAI's
+    #[arg(long, value_enum, default_value_t = Convention::House)]
+    convention: Convention,
     /// A model of each class (Glow)
     #[arg(long)]
     conditional: bool,
@@ -85,6 +91,13 @@ enum Model {
     Nice,
     Realnvp,
     Glow,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Convention {
+    House,
+    Rosinality,
+    Openai,
 }
 
 fn memory(text: &str) -> Result<Memory, String> {
@@ -226,6 +239,11 @@ impl Args {
                         depth: self.depth.unwrap_or(small.depth),
                         hidden: self.hidden.unwrap_or(small.hidden),
                         affine: !self.additive,
+                        convention: match self.convention {
+                            Convention::House => GlowConvention::House,
+                            Convention::Rosinality => GlowConvention::Rosinality,
+                            Convention::Openai => GlowConvention::OpenAi,
+                        },
                         classes,
                         memory: self.memory,
                         ..small

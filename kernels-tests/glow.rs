@@ -2,7 +2,7 @@
 
 use flowgrad::flow::{Batch, Context, Memory};
 use flowgrad::models::{
-    Glow, GlowConfig, GlowConvention, Nice, NiceConfig, RealNvp, RealNvpConfig,
+    Glow, GlowConfig, GlowConvention, Mixing, Nice, NiceConfig, RealNvp, RealNvpConfig,
 };
 use flowgrad::optim::{Adam, Optimizer};
 use flowgrad::params::Precision;
@@ -235,10 +235,23 @@ fn the_published_model_has_its_number_of_parameters() {
     assert_eq!(count(GlowConfig::cifar10()), 44_603_604);
     // 66.86 million.
     assert_eq!(count(GlowConfig::imagenet32()), 66_861_588);
+    let others = [
+        GlowConfig::imagenet64(),
+        GlowConfig::celeba256(),
+        GlowConfig::cifar10_by_class(),
+    ];
+    for config in others {
+        Glow::new(&Params::new(0), config).expect("a model");
+    }
+    // The port's last level has factors whatever was asked for.
     let params = Params::new(0);
-    Glow::new(&params, GlowConfig::imagenet64()).expect("a model");
-    let params = Params::new(0);
-    Glow::new(&params, GlowConfig::celeba256()).expect("a model");
+    let config = GlowConfig {
+        mixing: Mixing::Full,
+        ..tiny(GlowConvention::Rosinality)
+    };
+    Glow::new(&params, config).expect("a model");
+    let has = |name: &str| params.find(name).is_ok();
+    assert!(has("blocks.0.flows.1.invconv.weight") && has("blocks.1.flows.1.invconv.w_l"));
 }
 
 #[test]

@@ -20,7 +20,8 @@ pub enum GlowConvention {
     /// stand before shifts, the top's mean and log-deviation are one number per channel.
     House,
     /// rosinality/glow-pytorch: actnorm holds `scale` as it multiplies, convolutions that
-    /// start as zero pad with ones, the top's prior is such a convolution over zeros.
+    /// start as zero pad with ones, the top's prior is such a convolution over zeros; the
+    /// last level's 1x1 convolutions are held as factors even with [`Mixing::Full`].
     Rosinality,
     /// openai/glow: actnorm holds a third of the log-scale, networks have actnorm instead
     /// of biases, 3x3 convolutions have one more input channel that marks the border,
@@ -145,6 +146,17 @@ impl GlowConfig {
         }
     }
 
+    /// The published model of CIFAR-10's classes: as [`GlowConfig::cifar10`], but additive
+    /// couplings, 5 bits per pixel, and a prior for each of 10 classes.
+    pub fn cifar10_by_class() -> Self {
+        GlowConfig {
+            bins: 32,
+            affine: false,
+            classes: Some(10),
+            ..GlowConfig::cifar10()
+        }
+    }
+
     /// The published model for ImageNet at 32x32: K = 48, 66.86 million parameters, 4.09
     /// bits per dimension.
     pub fn imagenet32() -> Self {
@@ -251,12 +263,19 @@ impl Glow {
                 format!("level {b}")
             };
             let mut chain = Chain::new(name).with(Squeeze);
+            let mut steps = config.clone();
+            if last
+                && config.convention == GlowConvention::Rosinality
+                && config.mixing == Mixing::Full
+            {
+                steps.mixing = Mixing::Plu;
+            }
             for k in 0..config.depth {
                 let seed = params.seed().wrapping_add((b * config.depth + k) as u64);
                 chain.push(step(
                     &block.scope(format!("flows.{k}")),
                     channels,
-                    &config,
+                    &steps,
                     seed,
                 )?);
             }
