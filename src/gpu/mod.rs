@@ -203,6 +203,19 @@ impl Gpu {
         })
     }
 
+    /// Seconds of a copy of a whole buffer to another by the device's own copy command,
+    /// submission and wait included.
+    pub(crate) fn time_copy(&self, from: &wgpu::Buffer, to: &wgpu::Buffer) -> Result<f64> {
+        let start = std::time::Instant::now();
+        self.scoped(0, || {
+            let mut encoder = self.0.device.create_command_encoder(&Default::default());
+            encoder.copy_buffer_to_buffer(from, 0, to, 0, from.size().min(to.size()));
+            self.0.queue.submit([encoder.finish()]);
+        })?;
+        self.wait()?;
+        Ok(start.elapsed().as_secs_f64())
+    }
+
     /// Waits for everything submitted so far and returns `bytes` of `buffer`.
     pub fn read(&self, buffer: &wgpu::Buffer, offset: u64, bytes: u64) -> Result<Vec<u8>> {
         let usage = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST;
