@@ -12,6 +12,9 @@ use crate::plan::{Plan, PlanOptions};
 use crate::variants::{self, Choices};
 use crate::{Graph, Init, Params, Program, Result, Tensor};
 
+/// The name of what the table chooses, in [`Timing::variant`].
+pub const TABLE: &str = "table";
+
 /// A variant must beat the table's by this much to be taken instead.
 const WORTH: f64 = 0.95;
 /// How long a variant is measured at least.
@@ -24,7 +27,7 @@ pub struct Timing {
     pub kernel: &'static str,
     /// The shape class.
     pub shape: &'static str,
-    /// The variant.
+    /// The variant; [`TABLE`] for what is taken without any tuning.
     pub variant: &'static str,
     /// Seconds of all problems of the class together.
     pub seconds: f64,
@@ -35,8 +38,8 @@ pub struct Timing {
 /// What was measured, and what follows from it.
 #[derive(Debug, Clone, Default)]
 pub struct Tuning {
-    /// Kernels, shape classes and variants in order. Variants that cannot do a class's
-    /// problems on this adapter are left out.
+    /// Kernels, shape classes and variants in order, the table's first. Variants that
+    /// dispatch the same as another one, or cannot do a class's problems, are left out.
     pub timings: Vec<Timing>,
     /// Where a variant is worth more than the table's.
     pub choices: Choices,
@@ -168,33 +171,30 @@ fn convolution((x, out, kernel, groups): Convolution) -> Problem {
 impl Class {
     /// Measures the variants and adds what came out to `tuning`.
     fn measure(&self, gpu: &Gpu, tuning: &mut Tuning) -> Result<()> {
-        let by_table = self.plans(gpu, None)?;
-        let mut measured: Vec<(Vec<String>, f64)> = Vec::new();
+        let mut measured: Vec<Vec<String>> = Vec::new();
         let mut timings: Vec<Timing> = Vec::new();
-        for variant in variants::all(self.kernel) {
-            let plans = self.plans(gpu, Some(variant))?;
+        let all = variants::all(self.kernel).iter().map(|v| (*v, Some(*v)));
+        for (name, variant) in [(TABLE, None)].into_iter().chain(all) {
+            let plans = self.plans(gpu, variant)?;
             let kernels = kernels(&plans);
-            // A variant that cannot do the problems leaves them to the table's, or to one
-            // that was measured before it.
-            if measured.iter().any(|(k, _)| *k == kernels) {
+            // The table's own, or a variant that leaves these problems to it.
+            if measured.contains(&kernels) {
                 continue;
             }
             let mut seconds = 0.0;
             for (plan, params) in plans {
                 seconds += time(gpu, plan, &params)?;
             }
-            measured.push((kernels, seconds));
+            measured.push(kernels);
             timings.push(Timing {
                 kernel: self.kernel,
                 shape: self.shape,
-                variant,
+                variant: name,
                 seconds,
                 taken: false,
             });
         }
-        let by_table = kernels(&by_table);
-        let default = measured.iter().find(|(k, _)| *k == by_table);
-        let limit = default.map_or(f64::INFINITY, |(_, seconds)| seconds * WORTH);
+        let limit = timings.first().map_or(0.0, |table| table.seconds * WORTH);
         let best = timings
             .iter_mut()
             .min_by(|a, b| a.seconds.total_cmp(&b.seconds));
