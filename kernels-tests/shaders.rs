@@ -39,6 +39,7 @@ fn profiles() -> Vec<(&'static str, DeviceProfile)> {
     vec![
         ("all in registers", forced("register")),
         ("packed operands", forced("packed")),
+        ("columns", forced("columns")),
         ("workgroup memory, small tiles", forced("tile 32")),
         ("workgroup memory, large tiles", forced("tile 128")),
         ("WebGPU's default limits", base.clone()),

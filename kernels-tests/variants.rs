@@ -143,6 +143,7 @@ fn every_variant_of_convolutions() {
     every_variant("conv2d", &convolutions(), |variant| match variant {
         "product" => "matmul_shuffle",
         "packed" => "conv2d_shuffle",
+        "columns" => "conv2d_columns",
         "register" => "conv2d",
         _ => "conv2d_tiled",
     });

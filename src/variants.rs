@@ -45,7 +45,7 @@ const TABLE: &[Row] = &[
         "conv2d",
         DeviceClass::Software,
         &[
-            "product", "packed", "register", "tile 32", "tile 64", "tile 128",
+            "product", "columns", "packed", "register", "tile 32", "tile 64", "tile 128",
         ],
     ),
     row(

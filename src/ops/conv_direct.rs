@@ -87,11 +87,18 @@ pub(crate) fn lower(parts: &[Direct], product: Option<Product>, cx: &mut Lower<'
     let software = device.class == DeviceClass::Software;
     let flops = parts.iter().map(Direct::flops).sum();
     let channels_out = parts.iter().map(|p| p.channels_out).max().unwrap_or(1);
+    // Lanes of the other kernels share weights along pixels; where a sample has fewer
+    // tiles of these than a subgroup has lanes, they read every weight for a few pixels.
+    let lanes = device.subgroup_size.unwrap_or(1) as usize;
+    let few = parts
+        .iter()
+        .all(|p| p.n * p.count[0] * p.count[1] < 4 * lanes);
     let as_product = product.as_ref().map(|p| p.variant(cx));
     let can = |variant: &str| match (Tile::of(variant), variant) {
         (Some(tile), _) => tile.possible(device),
         (None, "product") => as_product.is_some(),
         (None, "packed") => conv_packed::can_share(device),
+        (None, "columns") => parts.iter().all(|p| p.is_product(device.max_binding)),
         _ => true,
     };
     let fits = |variant: &str| match (Tile::of(variant), variant) {
@@ -103,6 +110,7 @@ pub(crate) fn lower(parts: &[Direct], product: Option<Product>, cx: &mut Lower<'
         }
         (None, "product") => !software || as_product != Some("register"),
         (None, "packed") => conv_packed::worth(device, flops),
+        (None, "columns") => few && channels_out >= 64,
         _ => true,
     };
     let shape = variants::conv_shape(channels_out, flops);
@@ -114,6 +122,7 @@ pub(crate) fn lower(parts: &[Direct], product: Option<Product>, cx: &mut Lower<'
     }
     for part in parts {
         match Tile::of(variant) {
+            None if variant == "columns" => part.lower_columns(cx)?,
             // A lattice without any tap only gets its bias.
             Some(tile) if !part.taps.contains(&0) => part.lower_tiled(cx, variant, &tile)?,
             _ => part.lower(cx)?,

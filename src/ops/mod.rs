@@ -7,6 +7,7 @@ mod batch_norm;
 mod codebook;
 mod concat;
 mod conv;
+mod conv_columns;
 mod conv_direct;
 mod conv_input;
 mod conv_packed;
