@@ -183,11 +183,10 @@ impl Inv1x1 {
             .conv2d(&weight, None, &ConvParams::default())
             .reshape(x.shape());
         let sign = if inverse { -1.0 } else { 1.0 };
-        // Scaled as [N], where it is fused with the sum over layers.
-        let log_det = for_all_samples(&self.log_det(x), x);
+        let log_det = self.log_det(x).mul_scalar(sign * pixels as f32);
         Mapped {
             out,
-            log_det: log_det.mul_scalar(sign * pixels as f32),
+            log_det: for_all_samples(&log_det, x),
         }
     }
 }

@@ -261,9 +261,9 @@ fn no_log_det(x: &Tensor) -> Tensor {
     x.graph().full([x.dim(0)], 0.0)
 }
 
-/// One number for all samples, as `[N]`: a sum, which is fused with what is done to it.
+/// One number for all samples, as `[N]`.
 fn for_all_samples(value: &Tensor, x: &Tensor) -> Tensor {
-    no_log_det(x).add(&value.reshape([1]))
+    value.reshape([1]).broadcast_to([x.dim(0)])
 }
 
 /// Elements of one channel of `x` `[N, C, ..]`: 1 for vectors `[N, C]`.
