@@ -408,3 +408,30 @@ fn vanishing_scales_and_nearly_singular_weights_stay_finite() {
         out.expect("a run").check_finite(&names).expect("gradients");
     }
 }
+
+/// What a plan of a training step of the whole model keeps, without running it.
+#[test]
+fn memory_of_a_glow_does_not_grow_with_depth() {
+    let peak = |depth: usize| {
+        let params = Params::new(4);
+        let config = GlowConfig {
+            image: [1, 16, 16],
+            depth,
+            hidden: 8,
+            memory: Memory::Rebuild,
+            ..GlowConfig::digits()
+        };
+        let glow = Glow::new(&params, config).expect("a model");
+        let graph = Graph::new();
+        let x = graph.input("x", [8, 1, 16, 16]);
+        let loss = glow.loss(&x, false, &Context::train());
+        let adam = Optimizer::new(&params, Adam::default()).expect("an optimiser");
+        adam.minimize(&loss).expect("a step");
+        let arenas = [flowgrad::exec::arena_map(&params)];
+        let options = flowgrad::plan::PlanOptions::default();
+        let plan = graph.plan(gpu().profile(), &arenas, &[&loss], &options);
+        plan.expect("a plan").memory().temporary
+    };
+    let (shallow, deep) = (peak(4), peak(32));
+    assert!(deep as f64 <= 1.15 * shallow as f64, "{deep} of {shallow}");
+}
