@@ -208,6 +208,13 @@ fn masked_features_give_the_same_results() {
             },
         ),
         (
+            "int64",
+            GpuOptions {
+                int64: false,
+                ..all.clone()
+            },
+        ),
+        (
             "timestamps",
             GpuOptions {
                 timestamps: false,

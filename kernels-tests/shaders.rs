@@ -45,6 +45,13 @@ fn profiles() -> Vec<(&'static str, DeviceProfile)> {
         ("WebGPU's default limits", base.clone()),
         ("software", with(DeviceClass::Software, 128, Some(8))),
         (
+            "software with 64-bit integers",
+            DeviceProfile {
+                int64: true,
+                ..with(DeviceClass::Software, 128, Some(8))
+            },
+        ),
+        (
             "software without subgroups",
             with(DeviceClass::Software, 0, None),
         ),
@@ -59,7 +66,10 @@ fn profiles() -> Vec<(&'static str, DeviceProfile)> {
 fn element(module: &Module, ty: naga::Handle<naga::Type>) -> Option<ScalarKind> {
     match &module.types[ty].inner {
         TypeInner::Array { base, .. } => element(module, *base),
+        TypeInner::Struct { members, .. } => element(module, members.first()?.ty),
         TypeInner::Scalar(s) | TypeInner::Atomic(s) => Some(s.kind),
+        // `Quad` and `Oct` read two floats as one integer.
+        TypeInner::Vector { scalar, .. } if scalar.width == 8 => Some(ScalarKind::Float),
         TypeInner::Vector { scalar, .. } => Some(scalar.kind),
         _ => None,
     }
@@ -76,6 +86,7 @@ fn check_text(
     let mut allowed = Capabilities::empty();
     allowed.set(Capabilities::IMMEDIATES, profile.immediates > 0);
     allowed.set(Capabilities::SUBGROUP, profile.subgroup_size.is_some());
+    allowed.set(Capabilities::SHADER_INT64, profile.int64);
     let mut validator = Validator::new(ValidationFlags::all(), allowed);
     validator.subgroup_stages(ShaderStages::COMPUTE);
     validator.subgroup_operations(naga::valid::SubgroupOperationSet::all());

@@ -414,14 +414,21 @@ pub fn compare(case: &Case, got: &[Data], expected: &[Array], tol: &Tol) {
 pub const PACKED_CONV_FLOPS: u64 = 1 << 18;
 
 /// The one device that all tests share. `FLOWGRAD_MASK`, a list of `subgroups`,
-/// `immediates`, `f16`, `timestamps` and `limits`, makes it a poorer one: what is named is
+/// `immediates`, `f16`, `int64`, `timestamps` and `limits`, makes it a poorer one: what is named is
 /// not used, and the limits are WebGPU's defaults.
 pub fn gpu() -> &'static Gpu {
     static GPU: OnceLock<Gpu> = OnceLock::new();
     GPU.get_or_init(|| {
         let mask = std::env::var("FLOWGRAD_MASK").unwrap_or_default();
         let masked: Vec<&str> = mask.split(',').filter(|m| !m.is_empty()).collect();
-        let known = ["subgroups", "immediates", "f16", "timestamps", "limits"];
+        let known = [
+            "subgroups",
+            "immediates",
+            "f16",
+            "int64",
+            "timestamps",
+            "limits",
+        ];
         if let Some(wrong) = masked.iter().find(|m| !known.contains(m)) {
             panic!("FLOWGRAD_MASK: `{wrong}` is not one of {known:?}");
         }
@@ -430,6 +437,7 @@ pub fn gpu() -> &'static Gpu {
             subgroups: !masked.contains(&"subgroups"),
             immediates: !masked.contains(&"immediates"),
             f16: !masked.contains(&"f16"),
+            int64: !masked.contains(&"int64"),
             timestamps: !masked.contains(&"timestamps"),
             default_limits: masked.contains(&"limits"),
             ..Default::default()

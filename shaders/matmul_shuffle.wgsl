@@ -1,13 +1,13 @@
-// y[b] = act(op(a[b]) @ op(b[b]) + bias + residual[b]), shapes as in
-// matmul.wgsl; m (where a is
-// transposed), n and k are multiples of 4, and operands are read as vec4.
-// A subgroup computes TM rows by 4 * LANES columns: every lane its own 4 columns. The
+// y[b] = act(op(a[b]) @ op(b[b]) + bias + residual[b]), shapes as in matmul.wgsl; k, and
+// m where a is transposed, are multiples of 4, n of 4 * QUADS (1 or 2).
+// A subgroup computes TM rows by 4 * QUADS * LANES columns: every lane its own. The
 // block of a, TM by 4, is read once by all lanes together and shuffled around, so
 // loads, which are what a software adapter spends its time on, are few.
 // Grid: flat, subgroups over column tiles, then row tiles, then batch.
 // Caller: ops/product.rs
 #import grid
 #import activation
+#import wide
 
 struct Args {
     m: u32,
@@ -20,8 +20,8 @@ struct Args {
 }
 #args
 
-@group(0) @binding(0) var<storage, read> a: array<vec4f>;
-@group(0) @binding(1) var<storage, read> b: array<vec4f>;
+@group(0) @binding(0) var<storage, read> a: array<Quad>;
+@group(0) @binding(1) var<storage, read> b: array<${B}>;
 #if BIAS
 #if BIAS == 1
 @group(0) @binding(2) var<storage, read> bias: array<vec4f>;
@@ -35,27 +35,29 @@ struct Args {
 @group(0) @binding(${2 + HAS_BIAS + RESIDUAL}) var<storage, read_write> y: array<vec4f>;
 
 const LANES = ${LANES}u;
+// Columns of a lane.
+const EACH = ${4 * QUADS}u;
 
 @compute @workgroup_size(${WORKGROUP})
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
         @builtin(local_invocation_index) local: u32) {
     let index = flat_index(group, groups, local, ${WORKGROUP}u);
     let lane = local % LANES;
-    let tiles_n = (args.n + 4u * LANES - 1u) / (4u * LANES);
+    let tiles_n = (args.n + EACH * LANES - 1u) / (EACH * LANES);
     let tiles_m = (args.m + ${TM - 1}u) / ${TM}u;
     let tile = index / LANES;
     // All lanes of a subgroup share a tile, so they leave together.
     if (tile >= tiles_n * tiles_m * args.batch) {
         return;
     }
-    let column = ((tile % tiles_n) * LANES + lane) * 4u;
+    let column = ((tile % tiles_n) * LANES + lane) * EACH;
     let rest = tile / tiles_n;
     let m0 = (rest % tiles_m) * ${TM}u;
     let batch = rest / tiles_m;
 
     // In units of vec4. What is past the edge repeats the last row or columns; it is
     // not stored.
-    let n0 = min(column, args.n - 4u) / 4u;
+    let n0 = min(column, args.n - EACH) / 4u;
     let n4 = args.n / 4u;
     let k4 = args.k / 4u;
     let base_a = batch * args.stride_a / 4u;
@@ -69,71 +71,89 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
 #end
 #endif
 #if TRANS_B
-#repeat j 4
+#repeat j 4 * QUADS
     let from${j} = base_b + (n0 * 4u + ${j}u) * k4;
 #end
 #endif
 
 #repeat r TM
-    var sum${r} = vec4f();
+#repeat q QUADS
+    var sum${r}_${q} = vec4f();
 #end
+#end
+    let first_b = (base_b + n0) / ${QUADS}u;
+    let step_b = n4 / ${QUADS}u;
     for (var k = 0u; k < k4; k++) {
+        // bJ_Q: row J of b in a lane's columns; where there are eight, the even ones for Q = 0
+        // and the odd ones for Q = 1, which is how they are read.
 #if TRANS_B
-#repeat j 4
-        let c${j} = b[from${j} + k];
+#repeat j 4 * QUADS
+        let c${j} = quad(b[from${j} + k]);
 #end
-        let b0 = vec4f(c0.x, c1.x, c2.x, c3.x);
-        let b1 = vec4f(c0.y, c1.y, c2.y, c3.y);
-        let b2 = vec4f(c0.z, c1.z, c2.z, c3.z);
-        let b3 = vec4f(c0.w, c1.w, c2.w, c3.w);
+#repeat q QUADS
+        let b0_${q} = vec4f(c${q}.x, c${1 * QUADS + q}.x, c${2 * QUADS + q}.x, c${3 * QUADS + q}.x);
+        let b1_${q} = vec4f(c${q}.y, c${1 * QUADS + q}.y, c${2 * QUADS + q}.y, c${3 * QUADS + q}.y);
+        let b2_${q} = vec4f(c${q}.z, c${1 * QUADS + q}.z, c${2 * QUADS + q}.z, c${3 * QUADS + q}.z);
+        let b3_${q} = vec4f(c${q}.w, c${1 * QUADS + q}.w, c${2 * QUADS + q}.w, c${3 * QUADS + q}.w);
+#end
 #else
-        let at = base_b + k * 4u * n4 + n0;
-        let b0 = b[at];
-        let b1 = b[at + n4];
-        let b2 = b[at + 2u * n4];
-        let b3 = b[at + 3u * n4];
+        let at = first_b + k * 4u * step_b;
+#repeat j 4
+        let w${j} = b[at + ${j}u * step_b];
+#if QUADS == 2
+        let b${j}_0 = evens(w${j});
+        let b${j}_1 = odds(w${j});
+#else
+        let b${j}_0 = quad(w${j});
+#endif
+#end
 #endif
 #if TRANS_A
 #repeat j 4
-        let held${j} = a[first + (k * 4u + ${j}u) * m4];
+        let held${j} = quad(a[first + (k * 4u + ${j}u) * m4]);
 #end
 #repeat r TM
-        sum${r} += subgroupShuffle(held0[${r % 4}], ${r / 4}u) * b0
-            + subgroupShuffle(held1[${r % 4}], ${r / 4}u) * b1
-            + subgroupShuffle(held2[${r % 4}], ${r / 4}u) * b2
-            + subgroupShuffle(held3[${r % 4}], ${r / 4}u) * b3;
+#repeat q QUADS
+        var s${r}_${q} = fma(vec4f(subgroupShuffle(held0[${r % 4}], ${r / 4}u)), b0_${q}, sum${r}_${q});
+        s${r}_${q} = fma(vec4f(subgroupShuffle(held1[${r % 4}], ${r / 4}u)), b1_${q}, s${r}_${q});
+        s${r}_${q} = fma(vec4f(subgroupShuffle(held2[${r % 4}], ${r / 4}u)), b2_${q}, s${r}_${q});
+        sum${r}_${q} = fma(vec4f(subgroupShuffle(held3[${r % 4}], ${r / 4}u)), b3_${q}, s${r}_${q});
+#end
 #end
 #else
 #repeat h HELD
-        let held${h} = a[row${h} + k];
+        let held${h} = quad(a[row${h} + k]);
 #end
 #repeat r TM
-        sum${r} += subgroupShuffle(held${r / LANES}.x, ${r % LANES}u) * b0
-            + subgroupShuffle(held${r / LANES}.y, ${r % LANES}u) * b1
-            + subgroupShuffle(held${r / LANES}.z, ${r % LANES}u) * b2
-            + subgroupShuffle(held${r / LANES}.w, ${r % LANES}u) * b3;
+#repeat q QUADS
+        sum${r}_${q} = fma(vec4f(subgroupShuffle(held${r / LANES}.w, ${r % LANES}u)), b3_${q}, fma(vec4f(subgroupShuffle(held${r / LANES}.z, ${r % LANES}u)), b2_${q}, fma(vec4f(subgroupShuffle(held${r / LANES}.y, ${r % LANES}u)), b1_${q}, fma(vec4f(subgroupShuffle(held${r / LANES}.x, ${r % LANES}u)), b0_${q}, sum${r}_${q}))));
+#end
 #end
 #endif
     }
     if (column >= args.n) {
         return;
     }
-    var shift = vec4f();
-#if BIAS == 1
-    shift = bias[n0];
-#endif
 #repeat r TM
     if (m0 + ${r}u < args.m) {
-        let to${r} = (batch * args.m + m0 + ${r}u) * n4 + n0;
-#if BIAS == 2
-        var out${r} = sum${r} + bias[m0 + ${r}u];
+        let to = (batch * args.m + m0 + ${r}u) * n4 + n0;
+#if QUADS == 2
+        var out0 = vec4f(sum${r}_0.x, sum${r}_1.x, sum${r}_0.y, sum${r}_1.y);
+        var out1 = vec4f(sum${r}_0.z, sum${r}_1.z, sum${r}_0.w, sum${r}_1.w);
 #else
-        var out${r} = sum${r} + shift;
+        var out0 = sum${r}_0;
+#endif
+#repeat q QUADS
+#if BIAS == 1
+        out${q} += bias[n0 + ${q}u];
+#elif BIAS == 2
+        out${q} += bias[m0 + ${r}u];
 #endif
 #if RESIDUAL
-        out${r} += residual[to${r}];
+        out${q} += residual[to + ${q}u];
 #endif
-        y[to${r}] = act4(out${r});
+        y[to + ${q}u] = act4(out${q});
+#end
     }
 #end
 }

@@ -33,6 +33,8 @@ pub struct DeviceProfile {
     pub subgroup_size: Option<u32>,
     /// `shader-f16` is available.
     pub f16: bool,
+    /// `shader-int64` is available.
+    pub int64: bool,
     /// Bytes of immediate data, 0 where there are none.
     pub immediates: u32,
     /// Timestamp queries inside passes are available.
@@ -72,6 +74,7 @@ impl DeviceProfile {
             class: DeviceClass::Integrated,
             subgroup_size: None,
             f16: false,
+            int64: false,
             immediates: 0,
             timestamps: false,
             max_binding: 128 << 20,

@@ -34,6 +34,8 @@ pub struct GpuOptions {
     pub subgroups: bool,
     /// Use 16-bit floats where present.
     pub f16: bool,
+    /// Use 64-bit integers where present, on software adapters (see `shaders/lib/wide.wgsl`).
+    pub int64: bool,
     /// Use timestamp queries where present.
     pub timestamps: bool,
     /// Keep compiled pipelines in the user's cache directory where the backend can.
@@ -63,6 +65,7 @@ impl Default for GpuOptions {
             immediates: true,
             subgroups: true,
             f16: true,
+            int64: true,
             timestamps: true,
             pipeline_cache: true,
             default_limits: false,
@@ -195,6 +198,7 @@ pub(super) fn open(options: GpuOptions) -> Result<Gpu> {
         (options.immediates, wgpu::Features::IMMEDIATES),
         (options.subgroups, wgpu::Features::SUBGROUP),
         (options.f16, wgpu::Features::SHADER_F16),
+        (options.int64, wgpu::Features::SHADER_INT64),
         (
             options.timestamps,
             wgpu::Features::TIMESTAMP_QUERY | wgpu::Features::TIMESTAMP_QUERY_INSIDE_ENCODERS,
@@ -291,6 +295,7 @@ pub(super) fn profile(
         class,
         subgroup_size: subgroups.then_some(info.subgroup_min_size),
         f16: features.contains(wgpu::Features::SHADER_F16),
+        int64: features.contains(wgpu::Features::SHADER_INT64),
         immediates: limits.max_immediate_size,
         timestamps: features.contains(
             wgpu::Features::TIMESTAMP_QUERY | wgpu::Features::TIMESTAMP_QUERY_INSIDE_PASSES,

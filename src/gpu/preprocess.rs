@@ -29,6 +29,7 @@ const LIBRARY: &[(&str, &str)] = &[
     ("pool", include_str!("../../shaders/lib/pool.wgsl")),
     ("spline", include_str!("../../shaders/lib/spline.wgsl")),
     ("threefry", include_str!("../../shaders/lib/threefry.wgsl")),
+    ("wide", include_str!("../../shaders/lib/wide.wgsl")),
 ];
 
 /// How `#args` is declared.

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use super::Spec;
-use crate::device::{DeviceProfile, LOOP_BUDGET};
+use crate::device::{DeviceClass, DeviceProfile, LOOP_BUDGET};
 use crate::{Error, Result};
 
 /// A value a dispatch touches.
@@ -135,12 +135,14 @@ impl<'a> Lower<'a> {
 
     /// Starts a dispatch of the kernel `name` with the given WGSL text.
     pub fn kernel(&mut self, name: &str, source: &str) -> KernelBuilder<'_, 'a> {
+        // Elsewhere memory is read in whole transactions anyway.
+        let wide = self.device.int64 && self.device.class == DeviceClass::Software;
         KernelBuilder {
             dispatch: Dispatch {
                 kernel: name.into(),
                 variant: String::new(),
                 source: source.into(),
-                defines: Vec::new(),
+                defines: vec![("WIDE".into(), u32::from(wide).to_string())],
                 bindings: Vec::new(),
                 args: Vec::new(),
                 grid: [1, 1, 1],

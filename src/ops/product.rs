@@ -185,10 +185,23 @@ impl Product {
     fn shuffle(&self, cx: &mut Lower<'_>) -> Result<()> {
         let lanes = cx.device().subgroup_size.unwrap_or(1) as usize;
         let tm = [8, 16].into_iter().find(|t| self.m <= *t).unwrap_or(32);
+        // A lane's columns, in fours: twice as many need fewer reads of `a` a product.
+        let twice = self.n.is_multiple_of(8) && self.n > 4 * lanes;
+        let quads = if twice { 2 } else { 1 };
         let kernel = cx
             .kernel("matmul_shuffle", SHUFFLE)
-            .variant(format!("shuffle {tm}x{}", 4 * lanes))
+            .variant(format!("shuffle {tm}x{}", 4 * quads * lanes))
             .define("TM", tm)
+            .define("QUADS", quads)
+            // Four columns of a transposed operand are four rows.
+            .define(
+                "B",
+                if quads == 2 && !self.b.2 {
+                    "Oct"
+                } else {
+                    "Quad"
+                },
+            )
             .define("LANES", lanes)
             .define("HELD", tm.div_ceil(lanes))
             .define("WORKGROUP", lanes.max(64));
@@ -196,7 +209,10 @@ impl Product {
         self.common(kernel, true)
             .write(Slot::Out(0))
             .trips(self.k / 4)
-            .threads(self.n.div_ceil(4 * lanes) * rows * lanes, lanes.max(64))
+            .threads(
+                self.n.div_ceil(4 * quads * lanes) * rows * lanes,
+                lanes.max(64),
+            )
     }
 
     /// Copies an operand for `packed`; the slot of the copy and the tiles between two of

@@ -1,0 +1,39 @@
+// Four floats (`Quad`) and eight (`Oct`) that lie next to each other, as storage buffers
+// hold them. Software adapters read every component of every lane by itself; where they
+// know 64-bit integers, two floats come as one.
+#if WIDE
+alias Quad = vec2<u64>;
+alias Oct = vec4<u64>;
+
+fn quad(x: Quad) -> vec4f {
+    let even = vec2u(x);
+    let odd = vec2u(x >> vec2u(32u));
+    return bitcast<vec4f>(vec4u(even.x, odd.x, even.y, odd.y));
+}
+
+fn evens(x: Oct) -> vec4f {
+    return bitcast<vec4f>(vec4u(x));
+}
+
+fn odds(x: Oct) -> vec4f {
+    return bitcast<vec4f>(vec4u(x >> vec4u(32u)));
+}
+#else
+alias Quad = vec4f;
+struct Oct {
+    first: vec4f,
+    second: vec4f,
+}
+
+fn quad(x: Quad) -> vec4f {
+    return x;
+}
+
+fn evens(x: Oct) -> vec4f {
+    return vec4f(x.first.xz, x.second.xz);
+}
+
+fn odds(x: Oct) -> vec4f {
+    return vec4f(x.first.yw, x.second.yw);
+}
+#endif
