@@ -1,4 +1,4 @@
-// An operand of a product in the order in which matmul_packed.wgsl reads it, zeros past
+// An operand of a product in the order in which matmul_shuffle.wgsl reads it, zeros past
 // the edges.
 //   rows (COLUMNS = 0): packed[b, tile, k / 4, r] = src[b, tile * SPAN + r, 4 k .. 4 k + 3]
 //   columns (COLUMNS = 1): packed[b, tile, k, c] = src[b, k, tile * SPAN + 4 c .. + 3]

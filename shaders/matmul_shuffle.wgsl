@@ -1,5 +1,8 @@
 // y[b] = act(op(a[b]) @ op(b[b]) + bias + residual[b]), shapes as in matmul.wgsl; k, and
-// m where a is transposed, are multiples of 4, n of 4 * QUADS (1 or 2).
+// m where a is transposed, are multiples of 4, n of 4 * QUADS (1 or 2). With PACKED the
+// operands are copies by matmul_pack.wgsl, zeros past their edges: a [batch, tiles_m,
+// k / 4, TM] of vec4 along k, b [batch, tiles_n, k, QUADS * LANES] of vec4 along columns; n
+// is then any number, where VECTORS is 0.
 // A subgroup computes TM rows by 4 * QUADS * LANES columns: every lane its own. The
 // block of a, TM by 4, is read once by all lanes together and shuffled around, so
 // loads, which are what a software adapter spends its time on, are few.
@@ -23,16 +26,12 @@ struct Args {
 @group(0) @binding(0) var<storage, read> a: array<Quad>;
 @group(0) @binding(1) var<storage, read> b: array<${B}>;
 #if BIAS
-#if BIAS == 1
-@group(0) @binding(2) var<storage, read> bias: array<vec4f>;
-#else
-@group(0) @binding(2) var<storage, read> bias: array<f32>;
-#endif
+@group(0) @binding(2) var<storage, read> bias: array<${BIAS_TYPE}>;
 #endif
 #if RESIDUAL
-@group(0) @binding(${2 + HAS_BIAS}) var<storage, read> residual: array<vec4f>;
+@group(0) @binding(${2 + HAS_BIAS}) var<storage, read> residual: array<${Y}>;
 #endif
-@group(0) @binding(${2 + HAS_BIAS + RESIDUAL}) var<storage, read_write> y: array<vec4f>;
+@group(0) @binding(${2 + HAS_BIAS + RESIDUAL}) var<storage, read_write> y: array<${Y}>;
 
 const LANES = ${LANES}u;
 // Columns of a lane.
@@ -57,11 +56,18 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
 
     // In units of vec4. What is past the edge repeats the last row or columns; it is
     // not stored.
-    let n0 = min(column, args.n - EACH) / 4u;
-    let n4 = args.n / 4u;
     let k4 = args.k / 4u;
     let base_a = batch * args.stride_a / 4u;
     let base_b = batch * args.stride_b / 4u;
+#if PACKED
+#repeat h HELD
+    let row${h} = base_a + (rest % tiles_m) * k4 * ${TM}u + ${h * LANES}u + lane;
+#end
+    let first_b = base_b / ${QUADS}u + (tile % tiles_n) * args.k * LANES + lane;
+    let step_b = LANES;
+#else
+    let n0 = min(column, args.n - EACH) / 4u;
+    let n4 = args.n / 4u;
 #if TRANS_A
     let m4 = args.m / 4u;
     let first = base_a + min(m0 / 4u + lane % ${TM / 4}u, m4 - 1u);
@@ -74,6 +80,10 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
 #repeat j 4 * QUADS
     let from${j} = base_b + (n0 * 4u + ${j}u) * k4;
 #end
+#else
+    let first_b = (base_b + n0) / ${QUADS}u;
+    let step_b = n4 / ${QUADS}u;
+#endif
 #endif
 
 #repeat r TM
@@ -81,8 +91,6 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
     var sum${r}_${q} = vec4f();
 #end
 #end
-    let first_b = (base_b + n0) / ${QUADS}u;
-    let step_b = n4 / ${QUADS}u;
     for (var k = 0u; k < k4; k++) {
         // bJ_Q: row J of b in a lane's columns; where there are eight, the even ones for Q = 0
         // and the odd ones for Q = 1, which is how they are read.
@@ -122,7 +130,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
 #end
 #else
 #repeat h HELD
-        let held${h} = quad(a[row${h} + k]);
+        let held${h} = quad(a[row${h} + k * ${STEP_A}u]);
 #end
 #repeat r TM
 #repeat q QUADS
@@ -136,23 +144,40 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
     }
 #repeat r TM
     if (m0 + ${r}u < args.m) {
-        let to = (batch * args.m + m0 + ${r}u) * n4 + n0;
 #if QUADS == 2
         var out0 = vec4f(sum${r}_0.x, sum${r}_1.x, sum${r}_0.y, sum${r}_1.y);
         var out1 = vec4f(sum${r}_0.z, sum${r}_1.z, sum${r}_0.w, sum${r}_1.w);
 #else
         var out0 = sum${r}_0;
 #endif
+        let line = (batch * args.m + m0 + ${r}u) * args.n;
 #repeat q QUADS
-#if BIAS == 1
-        out${q} += bias[n0 + ${q}u];
-#elif BIAS == 2
+#if BIAS == 2
         out${q} += bias[m0 + ${r}u];
 #endif
-#if RESIDUAL
-        out${q} += residual[to + ${q}u];
+#if VECTORS
+        let to${q} = (line + column) / 4u + ${q}u;
+#if BIAS == 1
+        out${q} += bias[column / 4u + ${q}u];
 #endif
-        y[to + ${q}u] = act4(out${q});
+#if RESIDUAL
+        out${q} += residual[to${q}];
+#endif
+        y[to${q}] = act4(out${q});
+#else
+#repeat j 4
+        if (column + ${4 * q + j}u < args.n) {
+            var value = out${q}[${j}];
+#if BIAS == 1
+            value += bias[column + ${4 * q + j}u];
+#endif
+#if RESIDUAL
+            value += residual[line + column + ${4 * q + j}u];
+#endif
+            y[line + column + ${4 * q + j}u] = act(value);
+        }
+#end
+#endif
 #end
     }
 #end

@@ -29,6 +29,7 @@ pub const WGPU_VERSION: &str = "30.0.1";
 /// The kernels that have variants.
 const KERNELS: &[&str] = &[
     include_str!("../../shaders/conv2d.wgsl"),
+    include_str!("../../shaders/conv2d_columns.wgsl"),
     include_str!("../../shaders/conv2d_pack.wgsl"),
     include_str!("../../shaders/conv2d_pack_weight.wgsl"),
     include_str!("../../shaders/conv2d_shuffle.wgsl"),
@@ -36,9 +37,9 @@ const KERNELS: &[&str] = &[
     include_str!("../../shaders/matmul.wgsl"),
     include_str!("../../shaders/matmul_merge.wgsl"),
     include_str!("../../shaders/matmul_pack.wgsl"),
-    include_str!("../../shaders/matmul_packed.wgsl"),
     include_str!("../../shaders/matmul_shuffle.wgsl"),
     include_str!("../../shaders/matmul_tiled.wgsl"),
+    include_str!("../../shaders/lib/wide.wgsl"),
 ];
 
 impl TuningFile {

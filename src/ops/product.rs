@@ -10,13 +10,12 @@ use crate::variants;
 const REGISTER: &str = include_str!("../../shaders/matmul.wgsl");
 const SHUFFLE: &str = include_str!("../../shaders/matmul_shuffle.wgsl");
 const PACK: &str = include_str!("../../shaders/matmul_pack.wgsl");
-const PACKED: &str = include_str!("../../shaders/matmul_packed.wgsl");
 const TILED: &str = include_str!("../../shaders/matmul_tiled.wgsl");
 const MERGE: &str = include_str!("../../shaders/matmul_merge.wgsl");
 
-/// Operations of one product of a batch from which on packed operands pay on software
-/// adapters: rows of both no longer fit into the caches next to each other.
-const LARGE: usize = 1 << 29;
+/// Operations of one product of a batch from which copies of operands with odd extents
+/// pay: they are then read in vectors.
+const LARGE: usize = 1 << 25;
 
 /// What is added to a product.
 #[derive(Debug, Clone, Copy)]
@@ -121,8 +120,11 @@ impl Product {
             }
             None if variant == "shuffle" => self.m >= 4,
             None if variant == "packed" => {
-                let worth = if shuffled { LARGE } else { LARGE / 16 };
-                self.m >= 64 && self.n >= 64 && self.flops() / self.batch.max(1) >= worth
+                // What can be read where it lies is not worth copying.
+                !shuffled
+                    && self.m >= 64
+                    && self.n >= 64
+                    && self.flops() / self.batch.max(1) >= LARGE
             }
             None => true,
         };
@@ -134,8 +136,8 @@ impl Product {
         let variant = self.variant(cx);
         match Tile::of(variant) {
             Some(tile) => self.tiled(cx, variant, tile),
-            None if variant == "shuffle" => self.shuffle(cx),
-            None if variant == "packed" => self.packed(cx),
+            None if variant == "shuffle" => self.shuffle(cx, false),
+            None if variant == "packed" => self.shuffle(cx, true),
             None => self.register(cx),
         }
     }
@@ -182,21 +184,52 @@ impl Product {
             .threads(self.n.div_ceil(4) * self.m.div_ceil(tm) * self.batch, 64)
     }
 
-    fn shuffle(&self, cx: &mut Lower<'_>) -> Result<()> {
+    /// Rows of a subgroup's tile.
+    fn tile_rows(&self, quads: usize) -> usize {
+        let covered = |rows: usize| self.m.div_ceil(rows) * rows;
+        match self.m {
+            ..=8 => 8,
+            ..=16 => 16,
+            // The loop over 32 rows of eight columns is about as long as a processor keeps
+            // decoded: one of 24 is faster by an eighth, if it does not compute more.
+            _ if quads == 2 && 8 * covered(24) <= 9 * covered(32) => 24,
+            _ => 32,
+        }
+    }
+
+    fn shuffle(self, cx: &mut Lower<'_>, packed: bool) -> Result<()> {
         let lanes = cx.device().subgroup_size.unwrap_or(1) as usize;
-        let tm = [8, 16].into_iter().find(|t| self.m <= *t).unwrap_or(32);
         // A lane's columns, in fours: twice as many need fewer reads of `a` a product.
         let twice = self.n.is_multiple_of(8) && self.n > 4 * lanes;
         let quads = if twice { 2 } else { 1 };
+        let tm = match self.tile_rows(quads) {
+            rows if packed => rows.next_multiple_of(lanes),
+            rows => rows,
+        };
+        let (flops, (m, n)) = (self.flops(), (self.m, self.n));
+        let product = match packed {
+            true => self.pack_both(cx, tm, 4 * quads * lanes),
+            false => Ok(self),
+        }?;
+        let (rows, tiles_n) = (
+            m.div_ceil(tm) * product.batch,
+            n.div_ceil(4 * quads * lanes),
+        );
+        let vectors = n.is_multiple_of(4);
+        let along_columns = matches!(product.bias, Bias::Columns(_)) && vectors;
+        let (name, variant) = match packed {
+            true => ("matmul_packed", "packed"),
+            false => ("matmul_shuffle", "shuffle"),
+        };
         let kernel = cx
-            .kernel("matmul_shuffle", SHUFFLE)
-            .variant(format!("shuffle {tm}x{}", 4 * quads * lanes))
+            .kernel(name, SHUFFLE)
+            .variant(format!("{variant} {tm}x{}", 4 * quads * lanes))
             .define("TM", tm)
             .define("QUADS", quads)
             // Four columns of a transposed operand are four rows.
             .define(
                 "B",
-                if quads == 2 && !self.b.2 {
+                if quads == 2 && !product.b.2 {
                     "Oct"
                 } else {
                     "Quad"
@@ -204,15 +237,18 @@ impl Product {
             )
             .define("LANES", lanes)
             .define("HELD", tm.div_ceil(lanes))
-            .define("WORKGROUP", lanes.max(64));
-        let rows = self.m.div_ceil(tm) * self.batch;
-        self.common(kernel, true)
+            .define("WORKGROUP", lanes.max(64))
+            .define("PACKED", packed as u32)
+            .define("STEP_A", if packed { tm } else { 1 })
+            .define("VECTORS", vectors as u32)
+            .define("Y", if vectors { "vec4f" } else { "f32" })
+            .define("BIAS_TYPE", if along_columns { "vec4f" } else { "f32" });
+        product
+            .common(kernel, true)
+            .flops(flops)
             .write(Slot::Out(0))
-            .trips(self.k / 4)
-            .threads(
-                self.n.div_ceil(4 * quads * lanes) * rows * lanes,
-                lanes.max(64),
-            )
+            .trips(product.k / 4)
+            .threads(tiles_n * rows * lanes, lanes.max(64))
     }
 
     /// Copies an operand for `packed`; the slot of the copy and the tiles between two of
@@ -248,27 +284,16 @@ impl Product {
         Ok((packed, if stride == 0 { 0 } else { tiles }))
     }
 
-    fn packed(mut self, cx: &mut Lower<'_>) -> Result<()> {
-        let lanes = cx.device().subgroup_size.unwrap_or(1) as usize;
-        let tm = 32usize.next_multiple_of(lanes);
-        let (a, stride_a) = self.pack(cx, false, tm)?;
-        let (b, stride_b) = self.pack(cx, true, 4 * lanes)?;
-        (self.a, self.b) = ((a, stride_a, false), (b, stride_b, false));
-        let (tiles_m, tiles_n) = (self.m.div_ceil(tm), self.n.div_ceil(4 * lanes));
-        let kernel = cx
-            .kernel("matmul_packed", PACKED)
-            .variant(format!("packed {tm}x{}", 4 * lanes))
-            .define("TM", tm)
-            .define("LANES", lanes)
-            .define("HELD", tm / lanes)
-            .define("WORKGROUP", lanes.max(64))
-            .define("VECTORS", self.n.is_multiple_of(4) as u32);
-        self.common(kernel, true)
-            .arg(tiles_m)
-            .arg(tiles_n)
-            .write(Slot::Out(0))
-            .trips(self.k.div_ceil(4))
-            .threads(tiles_m * tiles_n * self.batch * lanes, lanes.max(64))
+    /// The same product of packed copies: rows in tiles of `tm`, columns of `tn`.
+    fn pack_both(mut self, cx: &mut Lower<'_>, tm: usize, tn: usize) -> Result<Product> {
+        let (a, tiles_a) = self.pack(cx, false, tm)?;
+        let (b, tiles_b) = self.pack(cx, true, tn)?;
+        self.k = self.k.next_multiple_of(4);
+        (self.a, self.b) = (
+            (a, tiles_a * tm * self.k, false),
+            (b, tiles_b * tn * self.k, false),
+        );
+        Ok(self)
     }
 
     fn tiled(&self, cx: &mut Lower<'_>, variant: &str, tile: Tile) -> Result<()> {
