@@ -5,10 +5,11 @@ Optional, beside the comparison with burn. It needs a real GPU, or Mesa 25 or ne
 software adapter, and the packages `onnxruntime-webgpu`, `onnx` and `numpy`:
 
     pip install onnxruntime-webgpu onnx numpy
-    cargo run --release -- --json gemm conv > ours.json
-    python3 ort_webgpu.py --ours ours.json
+    cargo build --release
+    python3 ort_webgpu.py --ours target/release/flowgrad-peers
 
-A run uploads its inputs, computes, and reads back a single element that depends on the
+Before and after each row the same row is timed by that program, which has the device to
+itself then; its time is the mean of both. A run uploads its inputs, computes, and reads back a single element that depends on the
 result, so that the copy of a large result is not timed. Results are compared with numpy
 once before. Prints a table, or with --json the same object as the crate does.
 """
@@ -16,6 +17,7 @@ once before. Prints a table, or with --json the same object as the crate does.
 import argparse
 import json
 import statistics
+import subprocess
 import sys
 import time
 
@@ -89,11 +91,19 @@ def session(ort, provider, inputs, node, tiny):
     return ort.InferenceSession(model.SerializeToString(), providers=[provider])
 
 
+def time_ours(program, name):
+    """Milliseconds of flowgrad on this row."""
+    done = subprocess.run([program, "--alone", "--json", name], capture_output=True, text=True)
+    if done.returncode:
+        sys.exit(done.stderr)
+    return next(r["ours_ms"] for r in json.loads(done.stdout)["rows"] if r["name"] == name)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("filter", nargs="*", help="only rows whose names contain one of these")
     parser.add_argument("--repeats", type=int, default=9)
-    parser.add_argument("--ours", help="the JSON that the crate printed on this adapter")
+    parser.add_argument("--ours", help="the program of this crate, to compare with")
     parser.add_argument("--provider", default="WebGpuExecutionProvider")
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
@@ -104,11 +114,6 @@ def main():
     if args.provider not in ort.get_available_providers():
         there = ", ".join(ort.get_available_providers())
         sys.exit(f"error: this onnxruntime has no {args.provider}, only {there}")
-    ours = {}
-    if args.ours:
-        with open(args.ours, encoding="utf-8") as file:
-            ours = {row["name"]: row["ours_ms"] for row in json.load(file)["rows"]}
-
     measured = []
     for name, inputs, node in rows():
         if args.filter and not any(f in name for f in args.filter):
@@ -119,13 +124,17 @@ def main():
             sys.exit(f"error: {args.provider} does not work on this adapter")
         difference = float(np.abs(whole.run(None, feed)[0] - reference(inputs, node)).max())
         tiny = session(ort, args.provider, inputs, node, tiny=True)
+        ours = [time_ours(args.ours, name)] if args.ours else []
         times = []
         for i in range(3 + args.repeats):
             start = time.perf_counter()
             tiny.run(None, feed)
             if i >= 3:
                 times.append(1e3 * (time.perf_counter() - start))
-        row = {"name": name, "ours_ms": ours.get(name), "peer_ms": statistics.median(times)}
+        if args.ours:
+            ours.append(time_ours(args.ours, name))
+        row = {"name": name, "ours_ms": statistics.mean(ours) if ours else None}
+        row["peer_ms"] = statistics.median(times)
         row["ratio"] = row["peer_ms"] / row["ours_ms"] if row["ours_ms"] else None
         row["max_abs_diff"] = difference
         measured.append(row)

@@ -25,6 +25,9 @@ struct Args {
     /// Print one JSON object instead of the table.
     #[arg(long)]
     json: bool,
+    /// Time flowgrad by itself: what `ort_webgpu.py` compares with.
+    #[arg(long, requires = "json")]
+    alone: bool,
     /// Print the names of all rows and measure nothing.
     #[arg(long)]
     list: bool,
@@ -63,6 +66,12 @@ fn run(args: Args) -> Result<bool, Box<dyn std::error::Error>> {
     })?;
     let device = peer::open(&gpu)?;
     eprintln!("{}", gpu.summary());
+    if args.alone {
+        let alone = |row| measure::alone(row, &gpu, &device, args.repeats as usize);
+        let rows: Vec<serde_json::Value> = rows.iter().map(alone).collect::<Result<_, _>>()?;
+        println!("{}", serde_json::json!({ "rows": rows }));
+        return Ok(true);
+    }
     eprintln!("flowgrad against burn 0.22.1 (wgpu, autotune, fusion); times in ms");
     let mut measured = Vec::new();
     let mut agree = true;

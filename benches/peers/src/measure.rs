@@ -88,6 +88,21 @@ impl Measured {
     }
 }
 
+/// Times our side of one row.
+pub fn alone(row: &Row, gpu: &Gpu, device: &Device, repeats: usize) -> Outcome<serde_json::Value> {
+    let (mut ours, _) = (row.build)(gpu, device)?;
+    for _ in 0..WARM_UP {
+        ours.run()?;
+    }
+    let mut times = Vec::new();
+    let start = Instant::now();
+    while times.len() < repeats || (times.len() < MOST && start.elapsed() < SPEND) {
+        times.push(timed(ours.as_mut())?);
+    }
+    times.sort_by(f64::total_cmp);
+    Ok(serde_json::json!({ "name": row.name, "ours_ms": Times(times).median() }))
+}
+
 /// Compares and times one row.
 pub fn measure(row: &Row, gpu: &Gpu, device: &Device, repeats: usize) -> Outcome<Measured> {
     let (mut ours, mut peer) = (row.build)(gpu, device)?;
