@@ -110,7 +110,13 @@ fn with_and_without_subgroups() {
             None => "codebook_nearest",
         };
         assert!(subgroups || kernel == "codebook_nearest");
-        for (n, k, d) in [(16, 3, 4), (31, 129, 5), (65, 1030, 8), (33, 4100, 64)] {
+        for (n, k, d) in [
+            (16, 3, 4),
+            (31, 129, 5),
+            (65, 1030, 8),
+            (33, 4100, 64),
+            (130, 70, 12),
+        ] {
             let kernels = search(&gpu, n, k, d);
             assert!(kernels.iter().any(|name| name == kernel));
         }

@@ -3,12 +3,15 @@
 // One subgroup of LANES takes ROWS rows of x; each lane has CODES codes of its own. A row's
 // values are loaded by one lane and shuffled to all: LOADS + CODES loads serve ROWS * CODES
 // products of every lane.
-// In the end the lanes' minima are merged, the lower index first where they are equal.
+// In the end the 2^STEPS lanes merge their minima by pairs, the lower index first where they
+// are equal; in the first FOLDS steps each hands over half of its rows, so that every row is
+// finished, and stored, by one lane.
 // With SPLIT the parts of the codebook leave theirs in best and index [parts, rows of the dispatch] for
 // codebook_merge.
 // Grid: 64 / LANES subgroups per workgroup, over row tiles, then parts of the codebook.
 // Caller: ops/codebook.rs
 #import grid
+#import wide
 
 struct Args {
     // Rows of this dispatch: the first, and the one past the last.
@@ -24,8 +27,8 @@ struct Args {
 #args
 
 #if VEC == 4
-@group(0) @binding(0) var<storage, read> x: array<vec4f>;
-@group(0) @binding(1) var<storage, read> e: array<vec4f>;
+@group(0) @binding(0) var<storage, read> x: array<Quad>;
+@group(0) @binding(1) var<storage, read> e: array<Quad>;
 #else
 @group(0) @binding(0) var<storage, read> x: array<f32>;
 @group(0) @binding(1) var<storage, read> e: array<f32>;
@@ -35,6 +38,16 @@ struct Args {
 #if SPLIT
 @group(0) @binding(4) var<storage, read_write> best: array<f32>;
 #endif
+
+struct Found {
+    low: f32,
+    at: u32,
+}
+
+fn nearer(a: Found, b: Found) -> Found {
+    let second = b.low < a.low || (b.low == a.low && b.at < a.at);
+    return Found(select(a.low, b.low, second), select(a.at, b.at, second));
+}
 
 @compute @workgroup_size(64)
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
@@ -67,10 +80,18 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
 #end
         for (var d = 0u; d < args.width; d++) {
 #repeat c CODES
-            let ev${c} = e[e${c} + d];
+#if VEC == 4
+            let value${c} = quad(e[e${c} + d]);
+#else
+            let value${c} = e[e${c} + d];
+#endif
 #end
 #repeat i LOADS
+#if VEC == 4
+            let row${i} = quad(x[x${i} + d]);
+#else
             let row${i} = x[x${i} + d];
+#endif
 #end
 #repeat r ROWS
 #if VEC == 4
@@ -78,49 +99,65 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
             let x${r}_${j} = subgroupShuffle(row${r / LANES}[${j}], ${r % LANES}u);
 #end
 #repeat c CODES
-            sum${r}_${c} += x${r}_0 * ev${c}.x + x${r}_1 * ev${c}.y + x${r}_2 * ev${c}.z + x${r}_3 * ev${c}.w;
+            sum${r}_${c} += fma(x${r}_3, value${c}.w, fma(x${r}_2, value${c}.z, fma(x${r}_1, value${c}.y, x${r}_0 * value${c}.x)));
 #end
 #else
             let v${r} = subgroupShuffle(row${r / LANES}, ${r % LANES}u);
 #repeat c CODES
-            sum${r}_${c} += v${r} * ev${c};
+            sum${r}_${c} += v${r} * value${c};
 #end
 #endif
 #end
         }
 #repeat c CODES
         let norm${c} = norms[code${c}];
+#end
+        // One assignment in a step: what a loop changes is masked anew each time.
 #repeat r ROWS
+        var low_now${r} = low${r};
+        var at_now${r} = at${r};
+#repeat c CODES
         let gap${r}_${c} = norm${c} - sum${r}_${c};
-        if (gap${r}_${c} < low${r}) {
-            low${r} = gap${r}_${c};
-            at${r} = code${c};
-        }
+        at_now${r} = select(at_now${r}, code${c}, gap${r}_${c} < low_now${r});
+        low_now${r} = select(low_now${r}, gap${r}_${c}, gap${r}_${c} < low_now${r});
 #end
+        low${r} = low_now${r};
+        at${r} = at_now${r};
 #end
     }
-    for (var mask = 1u; mask < ${LANES}u; mask *= 2u) {
 #repeat r ROWS
-        let other_low${r} = subgroupShuffleXor(low${r}, mask);
-        let other_at${r} = subgroupShuffleXor(at${r}, mask);
-        if (other_low${r} < low${r} || (other_low${r} == low${r} && other_at${r} < at${r})) {
-            low${r} = other_low${r};
-            at${r} = other_at${r};
-        }
+    let found0_${r} = Found(low${r}, at${r});
 #end
-    }
+    var row = n0;
+#repeat s FOLDS
+    let upper${s} = (lane & (1u << ${s}u)) != 0u;
+    row += select(0u, ${ROWS >> (s + 1)}u, upper${s});
+#repeat r ROWS >> (s + 1)
+    let low${s}_${r} = subgroupShuffleXor(select(found${s}_${r + (ROWS >> (s + 1))}.low, found${s}_${r}.low, upper${s}), 1u << ${s}u);
+    let at${s}_${r} = subgroupShuffleXor(select(found${s}_${r + (ROWS >> (s + 1))}.at, found${s}_${r}.at, upper${s}), 1u << ${s}u);
+    let kept_low${s}_${r} = select(found${s}_${r}.low, found${s}_${r + (ROWS >> (s + 1))}.low, upper${s});
+    let kept_at${s}_${r} = select(found${s}_${r}.at, found${s}_${r + (ROWS >> (s + 1))}.at, upper${s});
+    let found${s + 1}_${r} = nearer(Found(kept_low${s}_${r}, kept_at${s}_${r}), Found(low${s}_${r}, at${s}_${r}));
+#end
+#end
+    // More lanes than rows: several are left with one row.
+#repeat t STEPS - FOLDS
+    let low_beyond${t} = subgroupShuffleXor(found${FOLDS + t}_0.low, 1u << ${FOLDS + t}u);
+    let at_beyond${t} = subgroupShuffleXor(found${FOLDS + t}_0.at, 1u << ${FOLDS + t}u);
+    let found${FOLDS + t + 1}_0 = nearer(found${FOLDS + t}_0, Found(low_beyond${t}, at_beyond${t}));
+#end
     if (subgroup > last) {
         return;
     }
-#repeat r ROWS
-    if (lane == ${r % LANES}u && n0 + ${r}u < args.end_row) {
+#repeat r ROWS >> FOLDS
+    if (row + ${r}u < args.end_row) {
 #if SPLIT
-        let out = part * (args.end_row - args.first_row) + n0 + ${r}u - args.first_row;
-        best[out] = low${r};
+        let out = part * (args.end_row - args.first_row) + row + ${r}u - args.first_row;
+        best[out] = found${STEPS}_${r}.low;
 #else
-        let out = n0 + ${r}u;
+        let out = row + ${r}u;
 #endif
-        y[out] = at${r};
+        y[out] = found${STEPS}_${r}.at;
     }
 #end
 }

@@ -10,7 +10,7 @@
 //! | `#repeat i N` .. `#end` | the lines N times, `i` from 0; may be nested |
 //!
 //! `${expr}` is a define's text, or an integer expression of defines and repeat
-//! variables with `+ - * / %` and parentheses.
+//! variables with `+ - * / %`, `>>` (as strong as `/`) and parentheses.
 
 use std::collections::HashMap;
 
@@ -273,12 +273,17 @@ fn sum(chars: &[char], at: &mut usize, vars: &HashMap<String, String>) -> Option
 
 fn product(chars: &[char], at: &mut usize, vars: &HashMap<String, String>) -> Option<i64> {
     let mut value = atom(chars, at, vars)?;
-    while let Some(op @ ('*' | '/' | '%')) = chars.get(*at) {
+    while let Some(op @ ('*' | '/' | '%' | '>')) = chars.get(*at) {
         *at += 1;
+        if *op == '>' {
+            (chars.get(*at) == Some(&'>')).then_some(())?;
+            *at += 1;
+        }
         let right = atom(chars, at, vars)?;
         value = match op {
             '*' => value.checked_mul(right)?,
             '/' => value.checked_div(right)?,
+            '>' => value.checked_shr(u32::try_from(right).ok()?)?,
             _ => value.checked_rem(right)?,
         };
     }
@@ -338,6 +343,8 @@ mod tests {
             expand(text, &[("N", "4"), ("T", "f32")]).unwrap(),
             "a0 f32\na1 f32\na2 f32\na3 f32\n"
         );
+        let halves = "#repeat s 3\n${(N >> s) + 1} ${N >> s + 1}\n#end";
+        assert_eq!(expand(halves, &[("N", "12")]).unwrap(), "13 13\n7 7\n4 4\n");
     }
 
     #[test]
@@ -350,6 +357,8 @@ mod tests {
             "#what",
             "#endif",
             "${1/0}",
+            "${1>1}",
+            "${1>>64}",
         ] {
             let error = expand(text, &[]).unwrap_err();
             assert!(matches!(error, Error::Shader { .. }), "{text}: {error}");

@@ -25,7 +25,12 @@ impl Tiling {
             // Below 16 rows there is too little to share.
             Some(lanes @ (4 | 8 | 16 | 32 | 64)) if rows >= 16 => Tiling {
                 lanes: lanes as usize,
-                rows: if rows >= 32 { 32 } else { 16 },
+                rows: match (rows, cx.device().class) {
+                    // What is read costs most there, and all sums live in memory anyway.
+                    (64.., DeviceClass::Software) => 64,
+                    (32.., _) => 32,
+                    _ => 16,
+                },
                 // More codes make more of every row that is read.
                 codes: lanes as usize * (codes / lanes as usize).clamp(1, 4),
             },
@@ -173,6 +178,8 @@ impl Search {
                 ))
                 .define("LANES", lanes)
                 .define("CODES", tiling.codes / lanes)
+                .define("FOLDS", lanes.min(tiling.rows).ilog2())
+                .define("STEPS", lanes.ilog2())
                 .define("LOADS", tiling.rows.div_ceil(lanes)),
         };
         kernel = kernel
