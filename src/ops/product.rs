@@ -199,6 +199,9 @@ impl Product {
 
     fn shuffle(self, cx: &mut Lower<'_>, packed: bool) -> Result<()> {
         let lanes = cx.device().subgroup_size.unwrap_or(1) as usize;
+        // Software adapters give every thread the same number of workgroups beforehand:
+        // small ones even that out.
+        let workgroup = lanes.max(32);
         // A lane's columns, in fours: twice as many need fewer reads of `a` a product.
         let twice = self.n.is_multiple_of(8) && self.n > 4 * lanes;
         let quads = if twice { 2 } else { 1 };
@@ -215,6 +218,11 @@ impl Product {
             m.div_ceil(tm) * product.batch,
             n.div_ceil(4 * quads * lanes),
         );
+        // Four columns of a transposed operand are four rows.
+        let b = match quads == 2 && !product.b.2 {
+            true => "Oct",
+            false => "Quad",
+        };
         let vectors = n.is_multiple_of(4);
         let along_columns = matches!(product.bias, Bias::Columns(_)) && vectors;
         let (name, variant) = match packed {
@@ -226,18 +234,10 @@ impl Product {
             .variant(format!("{variant} {tm}x{}", 4 * quads * lanes))
             .define("TM", tm)
             .define("QUADS", quads)
-            // Four columns of a transposed operand are four rows.
-            .define(
-                "B",
-                if quads == 2 && !product.b.2 {
-                    "Oct"
-                } else {
-                    "Quad"
-                },
-            )
+            .define("B", b)
             .define("LANES", lanes)
             .define("HELD", tm.div_ceil(lanes))
-            .define("WORKGROUP", lanes.max(64))
+            .define("WORKGROUP", workgroup)
             .define("PACKED", packed as u32)
             .define("STEP_A", if packed { tm } else { 1 })
             .define("VECTORS", vectors as u32)
@@ -248,7 +248,7 @@ impl Product {
             .flops(flops)
             .write(Slot::Out(0))
             .trips(product.k / 4)
-            .threads(tiles_n * rows * lanes, lanes.max(64))
+            .threads(tiles_n * rows * lanes, workgroup)
     }
 
     /// Copies an operand for `packed`; the slot of the copy and the tiles between two of
