@@ -7,6 +7,7 @@
 // Grid: flat, one invocation per row of the copy. Caller: ops/conv_packed.rs
 #import grid
 #import divide
+#import wide
 
 struct Args {
     total: u32,
@@ -22,11 +23,11 @@ struct Args {
 #args
 
 #if VECTORS
-@group(0) @binding(0) var<storage, read> x: array<vec4f>;
+@group(0) @binding(0) var<storage, read> x: array<Quad>;
 #else
 @group(0) @binding(0) var<storage, read> x: array<f32>;
 #endif
-@group(0) @binding(1) var<storage, read_write> packed: array<vec4f>;
+@group(0) @binding(1) var<storage, read_write> packed: array<Quad>;
 
 @compute @workgroup_size(${WORKGROUP})
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
@@ -38,7 +39,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
     let plane = divide(index, args.rows);
     let row = index - plane * args.rows;
     let block = divide(plane, args.quads);
-    let quad = plane - block * args.quads;
+    let nth = plane - block * args.quads;
 
     let columns = args.columns;
     let to = index * columns;
@@ -47,7 +48,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
     let inside = u32(iy) < args.in_y;
     let line = min(u32(iy), args.in_y - 1u);
 #repeat j 4
-    let channel${j} = (quad * 4u + ${j}u) / ${FOLD}u;
+    let channel${j} = (nth * 4u + ${j}u) / ${FOLD}u;
     let ok${j} = inside && channel${j} < args.channels;
     let from${j} = ((block * args.channels + min(channel${j}, args.channels - 1u)) * args.in_y + line) * in_x;
 #end
@@ -55,31 +56,31 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
     // Rows of whole vec4s, with all of them inside the copy.
     let left = u32(args.before_x);
     for (var i = 0u; i < left; i++) {
-        packed[to + i] = vec4f();
+        packed[to + i] = Quad();
     }
     for (var i = 0u; i < in_x; i += 4u) {
 #repeat j 4
-        let v${j} = select(vec4f(), x[(from${j} + i) / 4u], ok${j});
+        let v${j} = select(vec4f(), quad(x[(from${j} + i) / 4u]), ok${j});
 #end
         let at = to + left + i;
-        packed[at] = vec4f(v0.x, v1.x, v2.x, v3.x);
-        packed[at + 1u] = vec4f(v0.y, v1.y, v2.y, v3.y);
-        packed[at + 2u] = vec4f(v0.z, v1.z, v2.z, v3.z);
-        packed[at + 3u] = vec4f(v0.w, v1.w, v2.w, v3.w);
+        packed[at] = to_quad(vec4f(v0.x, v1.x, v2.x, v3.x));
+        packed[at + 1u] = to_quad(vec4f(v0.y, v1.y, v2.y, v3.y));
+        packed[at + 2u] = to_quad(vec4f(v0.z, v1.z, v2.z, v3.z));
+        packed[at + 3u] = to_quad(vec4f(v0.w, v1.w, v2.w, v3.w));
     }
     for (var i = left + in_x; i < columns; i++) {
-        packed[to + i] = vec4f();
+        packed[to + i] = Quad();
     }
 #else
 #repeat j 4
-    let moved${j} = i32(((quad * 4u + ${j}u) % ${FOLD}u) * ${DILATION}u) - args.before_x;
+    let moved${j} = i32(((nth * 4u + ${j}u) % ${FOLD}u) * ${DILATION}u) - args.before_x;
 #end
     for (var i = 0u; i < columns; i++) {
 #repeat j 4
         let at${j} = u32(i32(i) + moved${j});
         let v${j} = select(0.0, x[from${j} + min(at${j}, in_x - 1u)], ok${j} && at${j} < in_x);
 #end
-        packed[to + i] = vec4f(v0, v1, v2, v3);
+        packed[to + i] = to_quad(vec4f(v0, v1, v2, v3));
     }
 #endif
 }

@@ -2,9 +2,12 @@
 //   zeros for channels past the end
 //   w with any strides; packed [groups, tiles, quads, taps_y, taps_x, HELD] of vec4
 // With FOLD > 1 the taps of a kernel row count as channels, c * FOLD + k, and taps_x is 1.
+// The outputs of WIDTH times LANES are in an order in which every lane finds its WIDTH
+// next to each other.
 // Grid: flat, one invocation per vec4. Caller: ops/conv_packed.rs
 #import grid
 #import divide
+#import wide
 
 struct Args {
     total: u32,
@@ -24,7 +27,7 @@ struct Args {
 #args
 
 @group(0) @binding(0) var<storage, read> w: array<f32>;
-@group(0) @binding(1) var<storage, read_write> packed: array<vec4f>;
+@group(0) @binding(1) var<storage, read_write> packed: array<Quad>;
 
 @compute @workgroup_size(64)
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
@@ -33,7 +36,9 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
     if (index >= args.total) {
         return;
     }
-    let o = index % ${HELD}u;
+    let place = index % ${HELD}u;
+    let o = (place / ${WIDTH * LANES}u * ${WIDTH}u + place % ${WIDTH}u) * ${LANES}u
+        + place / ${WIDTH}u % ${LANES}u;
     var rest = index / ${HELD}u;
     var next = divide(rest, args.taps_x);
     let kx = rest - next * args.taps_x;
@@ -42,7 +47,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
     let ky = rest - next * args.taps_y;
     rest = next;
     next = divide(rest, args.quads);
-    let quad = rest - next * args.quads;
+    let nth = rest - next * args.quads;
     rest = next;
     next = divide(rest, args.tiles);
     let tile = rest - next * args.tiles;
@@ -52,10 +57,10 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
         + i32(ky) * args.weight_tap_y + i32(kx) * args.weight_tap_x;
     var value = vec4f();
 #repeat j 4
-    let channel${j} = (quad * 4u + ${j}u) / ${FOLD}u;
-    let tap${j} = i32((quad * 4u + ${j}u) % ${FOLD}u) * args.weight_tap_x;
+    let channel${j} = (nth * 4u + ${j}u) / ${FOLD}u;
+    let tap${j} = i32((nth * 4u + ${j}u) % ${FOLD}u) * args.weight_tap_x;
     let from${j} = at + i32(min(channel${j}, args.channels_in - 1u) * args.weight_in) + tap${j};
     value[${j}] = select(0.0, w[from${j}], channel${j} < args.channels_in);
 #end
-    packed[index] = value;
+    packed[index] = to_quad(value);
 }

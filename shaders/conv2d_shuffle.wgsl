@@ -3,7 +3,8 @@
 //   x [n * groups, quads, rows_in, columns_in] of vec4: four channels, zeros around the
 //   image (conv2d_pack.wgsl); or, with DIRECT, x [n * groups, 4 * quads, pixels / 4]
 //   of vec4: four pixels, for 1x1 kernels;
-//   w [groups, tiles_out, quads, taps_y, taps_x, HELD * LANES] of vec4 (conv2d_pack_weight.wgsl),
+//   w [groups, tiles_out, quads, taps_y, taps_x, HELD * LANES] of vec4, the WIDTH next to each
+//   other read at once (conv2d_pack_weight.wgsl),
 //   y [n, groups * channels_out, out_y, out_x]
 // A subgroup computes TO channels at LANES tiles of RY rows of RX neighbouring pixels,
 // one tile per lane. The TO weights of a tap are read once by all lanes together and
@@ -14,6 +15,7 @@
 #import grid
 #import divide
 #import activation
+#import wide
 
 struct Args {
     // Subgroups in all, those for one tile of channels, tiles of pixels.
@@ -47,8 +49,8 @@ struct Args {
 }
 #args
 
-@group(0) @binding(0) var<storage, read> x: array<vec4f>;
-@group(0) @binding(1) var<storage, read> w: array<vec4f>;
+@group(0) @binding(0) var<storage, read> x: array<Quad>;
+@group(0) @binding(1) var<storage, read> w: array<${WEIGHTS}>;
 #if BIAS
 @group(0) @binding(2) var<storage, read> bias: array<f32>;
 #endif
@@ -101,7 +103,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
     let from${r + 1} = from${r} + args.stride_y * args.columns_in;
 #end
 #endif
-    var weight = part * args.quads * args.taps_y * args.taps_x * ${HELD * LANES}u + lane;
+    var weight = part * args.quads * args.taps_y * args.taps_x * ${HELD / WIDTH * LANES}u + lane;
 #repeat o TO
 #repeat t RX * RY
     var sum${o}_${t} = 0.0;
@@ -113,7 +115,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
     for (var c = 0u; c < quads; c++) {
 #repeat q RX / 4
 #repeat j 4
-        let q${q}_${j} = x[at + ${j}u * quarter + ${q}u];
+        let q${q}_${j} = quad(x[at + ${j}u * quarter + ${q}u]);
 #end
 #repeat t 4
         let v${q * 4 + t} = vec4f(q${q}_0[${t}], q${q}_1[${t}], q${q}_2[${t}], q${q}_3[${t}]);
@@ -130,7 +132,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
 #repeat r RY
     var v${r * RX} = vec4f();
 #repeat t RX - 1
-    var v${r * RX + t + 1} = x[from${r} + tap + ${t}u * stride_x];
+    var v${r * RX + t + 1} = quad(x[from${r} + tap + ${t}u * stride_x]);
 #end
 #end
 #endif
@@ -140,29 +142,39 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
 #repeat t RX - 1
         v${r * RX + t} = v${r * RX + t + 1};
 #end
-        v${r * RX + RX - 1} = x[from${r} + tap + ${RX - 1}u * stride_x];
+        v${r * RX + RX - 1} = quad(x[from${r} + tap + ${RX - 1}u * stride_x]);
 #else
 #repeat t RX
-        let v${r * RX + t} = x[from${r} + tap + ${t}u * stride_x];
+        let v${r * RX + t} = quad(x[from${r} + tap + ${t}u * stride_x]);
 #end
 #endif
 #end
         tap += dilation_x;
 #endif
-#repeat h HELD
-        let held${h} = w[weight + ${h * LANES}u];
+        // Shuffled again for every pixel: that is one instruction, while names for all of
+        // them would be spilled.
+#if WIDTH == 2
+#repeat h HELD / 2
+        let pair${h} = w[weight + ${h * LANES}u];
+        let even${h} = evens(pair${h});
+        let odd${h} = odds(pair${h});
 #end
-        weight += ${HELD * LANES}u;
 #repeat o TO
-        let w${o} = vec4f(
-            subgroupShuffle(held${o / LANES}.x, ${o % LANES}u),
-            subgroupShuffle(held${o / LANES}.y, ${o % LANES}u),
-            subgroupShuffle(held${o / LANES}.z, ${o % LANES}u),
-            subgroupShuffle(held${o / LANES}.w, ${o % LANES}u));
 #repeat t RX * RY
-        sum${o}_${t} += w${o}.x * v${t}.x + w${o}.y * v${t}.y + w${o}.z * v${t}.z + w${o}.w * v${t}.w;
+        sum${o}_${t} = fma(subgroupShuffle(odd${o / LANES / 2}[${o / LANES % 2 * 2 + 1}], ${o % LANES}u), v${t}.w, fma(subgroupShuffle(even${o / LANES / 2}[${o / LANES % 2 * 2 + 1}], ${o % LANES}u), v${t}.z, fma(subgroupShuffle(odd${o / LANES / 2}[${o / LANES % 2 * 2 + 0}], ${o % LANES}u), v${t}.y, fma(subgroupShuffle(even${o / LANES / 2}[${o / LANES % 2 * 2 + 0}], ${o % LANES}u), v${t}.x, sum${o}_${t}))));
 #end
 #end
+#else
+#repeat h HELD
+        let held${h} = quad(w[weight + ${h * LANES}u]);
+#end
+#repeat o TO
+#repeat t RX * RY
+        sum${o}_${t} = fma(subgroupShuffle(held${o / LANES}.w, ${o % LANES}u), v${t}.w, fma(subgroupShuffle(held${o / LANES}.z, ${o % LANES}u), v${t}.z, fma(subgroupShuffle(held${o / LANES}.y, ${o % LANES}u), v${t}.y, fma(subgroupShuffle(held${o / LANES}.x, ${o % LANES}u), v${t}.x, sum${o}_${t}))));
+#end
+#end
+#endif
+        weight += ${HELD / WIDTH * LANES}u;
 #if DIRECT
     }
 #else

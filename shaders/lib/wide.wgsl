@@ -11,6 +11,11 @@ fn quad(x: Quad) -> vec4f {
     return bitcast<vec4f>(vec4u(even.x, odd.x, even.y, odd.y));
 }
 
+fn to_quad(x: vec4f) -> Quad {
+    let bits = bitcast<vec4u>(x);
+    return vec2<u64>(bits.xz) | vec2<u64>(bits.yw) << vec2u(32u);
+}
+
 fn evens(x: Oct) -> vec4f {
     return bitcast<vec4f>(vec4u(x));
 }
@@ -26,6 +31,10 @@ struct Oct {
 }
 
 fn quad(x: Quad) -> vec4f {
+    return x;
+}
+
+fn to_quad(x: vec4f) -> Quad {
     return x;
 }
 

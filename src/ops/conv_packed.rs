@@ -187,13 +187,12 @@ struct Tile {
 impl Tile {
     /// Large, for few loads, but so that every core has some.
     fn of(parts: &[Direct], direct: bool, lanes: usize) -> Tile {
-        // 128 sums a lane: more do not stay in reach of the registers, and take some
-        // compilers a minute.
+        // Up to 256 sums a lane: more do not stay in reach of the registers, and take
+        // some compilers a minute.
         let wide = parts.iter().map(|p| p.channels_out).max().unwrap_or(1);
         let many = match even_tile(wide, 32) {
             0..=8 => 16,
-            9..=16 => 8,
-            _ => 4,
+            _ => 8,
         };
         let sizes = [(32, many), (32, 4), (16, 4), (8, 4), (8, 2)];
         let tiles = sizes.map(|(channels, pixels)| {
@@ -289,11 +288,15 @@ impl Direct {
         let [ry, rx] = tile.pixels;
         let tiles_out = self.channels_out.div_ceil(tile_out);
         let held = tile_out.div_ceil(lanes);
+        // Weights of two outputs of a lane lie next to each other where there are as many.
+        let width = if held.is_multiple_of(2) { 2 } else { 1 };
         let taps = [self.taps[0], if image.fold > 1 { 1 } else { self.taps[1] }];
 
         let count = self.groups * tiles_out * image.quads * taps[0] * taps[1] * held * lanes;
         let weights = cx.scratch(16 * count as u64);
         cx.kernel("conv2d_pack_weight", PACK_WEIGHT)
+            .define("LANES", lanes)
+            .define("WIDTH", width)
             .define("HELD", held * lanes)
             .define("TO", tile_out)
             .define("FOLD", image.fold)
@@ -330,6 +333,8 @@ impl Direct {
             .define("HELD", held)
             .define("TO", tile_out)
             .define("RX", rx)
+            .define("WIDTH", width)
+            .define("WEIGHTS", if width == 2 { "Oct" } else { "Quad" })
             .define("RY", ry)
             .define("SLIDE", slide as u32)
             .define("VECTORS", vectors as u32)

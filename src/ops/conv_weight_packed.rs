@@ -11,6 +11,9 @@ use crate::graph::{Lower, Slot};
 const SHADER: &str = include_str!("../../shaders/conv2d_weight_shuffle.wgsl");
 const SUM: &str = include_str!("../../shaders/sum_chunks.wgsl");
 
+/// Pixels of a row in one iteration, where a lane has few sums.
+const MOST_PIXELS: usize = 4;
+
 /// Adds partial sums `[chunks, weights]` in the order of the chunks.
 pub(super) fn sum_chunks(
     cx: &mut Lower<'_>,
@@ -36,24 +39,16 @@ pub(super) fn lower(window: &Window, d: &Dims, cx: &mut Lower<'_>) -> Result<boo
     let Some(lanes) = shared_lanes(cx, flops) else {
         return Ok(false);
     };
+    // Rows are taken several pixels at a time.
+    let round = |pixels: usize| [d.output[0], d.output[1].next_multiple_of(pixels)];
     let x_view = View {
-        count: d.output,
+        count: round(MOST_PIXELS),
         taps: d.kernel,
         stride: window.stride,
         dilation: window.dilation,
         before: window.before,
     };
-    let dy_view = View {
-        taps: [1, 1],
-        count: d.output,
-        stride: [1, 1],
-        dilation: [1, 1],
-        before: [0, 0],
-    };
-    let (Some(mut x), Some(mut dy)) = (
-        Image::plan(d.cg, d.input, &[x_view]),
-        Image::plan(d.og, d.output, &[dy_view]),
-    ) else {
+    let Some(mut x) = Image::plan(d.cg, d.input, &[x_view]) else {
         return Ok(false);
     };
     // Where a kernel row is too long for registers, its taps go to different lanes.
@@ -62,10 +57,25 @@ pub(super) fn lower(window: &Window, d: &Dims, cx: &mut Lower<'_>) -> Result<boo
     let blocks = taps / unrolled;
     let tile_out = even_tile(d.og, if unrolled > 4 { 16 } else { 32 }.min(4 * lanes));
     let tile_out = tile_out.next_multiple_of(4);
+    let pixels = match tile_out * unrolled {
+        0..=48 => MOST_PIXELS,
+        _ => 2,
+    };
+    let dy_view = View {
+        taps: [1, 1],
+        count: round(pixels),
+        stride: [1, 1],
+        dilation: [1, 1],
+        before: [0, 0],
+    };
+    let Some(mut dy) = Image::plan(d.og, d.output, &[dy_view]) else {
+        return Ok(false);
+    };
+    let steps = dy.columns / pixels;
     let tiles_out = d.og.div_ceil(tile_out);
     let jobs = (x.quads * d.kernel[0] * blocks).div_ceil(lanes);
     let tiles = jobs * tiles_out * window.groups;
-    let per_row = 1 + d.output[1];
+    let per_row = 1 + steps;
     let blocks_all = d.n * window.groups;
     let most = cx.device().max_binding;
     if d.og < 4 || x.bytes(blocks_all) > most || dy.bytes(blocks_all) > most {
@@ -99,10 +109,13 @@ pub(super) fn lower(window: &Window, d: &Dims, cx: &mut Lower<'_>) -> Result<boo
     };
     let slide = unrolled > 1 && window.stride[1] == window.dilation[1];
     cx.kernel("conv2d_weight_shuffle", SHADER)
-        .variant(format!("shuffle {tile_out}x4x{unrolled}, {chunks} chunks"))
+        .variant(format!(
+            "shuffle {tile_out}x4x{unrolled}, {pixels} pixels, {chunks} chunks"
+        ))
         .define("LANES", lanes)
         .define("TO", tile_out)
         .define("TAPS", unrolled)
+        .define("PIXELS", pixels)
         .define("FOLD", x.fold)
         .define("SLIDE", slide as u32)
         .arg(tiles * chunks)
@@ -118,7 +131,7 @@ pub(super) fn lower(window: &Window, d: &Dims, cx: &mut Lower<'_>) -> Result<boo
         .arg(rows)
         .arg(rows_per_chunk)
         .arg(d.output[0])
-        .arg(d.output[1])
+        .arg(steps)
         .arg(x.rows)
         .arg(x.columns)
         .arg(window.stride[0])
