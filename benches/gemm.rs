@@ -1,5 +1,6 @@
 //! Matrix products: squares, the shapes of Glow, ResNet and attention, a single row,
-//! transposed operands, bias and activation in the kernel.
+//! transposed operands, bias and activation in the kernel, and rows times weights that
+//! are stored as 16-bit floats.
 
 mod common;
 
@@ -48,5 +49,23 @@ fn gemm(c: &mut Criterion) {
     );
 }
 
-criterion_group!(benches, gemm);
+/// One row and many weights: what is read decides, and weights in halves are half of it.
+fn weights(c: &mut Criterion) {
+    for (n, k) in [(1000, 512), (4096, 4096)] {
+        let data: Vec<f32> = (0..n * k).map(|i| (i % 251) as f32 / 251.0 - 0.5).collect();
+        for half in [false, true] {
+            let name = format!("row 1x{n}x{k}, weights f{}", if half { 16 } else { 32 });
+            row(c, "gemm", &name, Unit::Bytes, &[&[1, k]], |x| {
+                let graph = x[0].graph();
+                let weight = match half {
+                    true => graph.constant_f16([n, k], &data),
+                    false => graph.constant([n, k], &data),
+                };
+                x[0].linear(&weight, None, Activation::None)
+            });
+        }
+    }
+}
+
+criterion_group!(benches, gemm, weights);
 criterion_main!(benches);

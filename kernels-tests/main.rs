@@ -16,6 +16,7 @@ mod freeze;
 mod gather;
 mod glow;
 mod glow_reference;
+mod half;
 mod inv1x1;
 mod linalg;
 mod matmul;

@@ -87,6 +87,8 @@ fn check_text(
     allowed.set(Capabilities::IMMEDIATES, profile.immediates > 0);
     allowed.set(Capabilities::SUBGROUP, profile.subgroup_size.is_some());
     allowed.set(Capabilities::SHADER_INT64, profile.int64);
+    // `unpack2x16float`, a part of WGSL itself.
+    allowed.insert(Capabilities::SHADER_FLOAT16_IN_FLOAT32);
     let mut validator = Validator::new(ValidationFlags::all(), allowed);
     validator.subgroup_stages(ShaderStages::COMPUTE);
     validator.subgroup_operations(naga::valid::SubgroupOperationSet::all());

@@ -128,6 +128,15 @@ impl Data {
         Array::new(shape, data).expect("test data fits its shape")
     }
 
+    /// As a constant of `graph` in 16-bit floats.
+    #[track_caller]
+    pub fn half(&self, graph: &Graph) -> Tensor {
+        match self {
+            Data::F32 { shape, values } => graph.constant_f16(shape, values),
+            Data::U32 { .. } => panic!("integers are not stored as 16-bit floats"),
+        }
+    }
+
     /// As an input of `graph`.
     #[track_caller]
     pub fn input(&self, graph: &Graph, name: &str) -> Tensor {

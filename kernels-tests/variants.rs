@@ -46,6 +46,21 @@ fn products() -> Vec<Case> {
         |_, x| vec![x[0].matmul(&x[1])],
         false,
     ));
+    for (m, n, k, ta, tb) in [(37, 70, 45, false, false), (40, 72, 300, true, true)] {
+        let a = Data::f32(if ta { [k, m] } else { [m, k] }, 1);
+        let b = Data::f32(if tb { [n, k] } else { [k, n] }, 2);
+        cases.push(build_case(
+            "stored in halves",
+            &[a.clone(), b.clone()],
+            |graph, x| {
+                vec![
+                    x[0].matmul_with(&b.half(graph), ta, tb),
+                    a.half(graph).matmul_with(&x[1], ta, tb),
+                ]
+            },
+            false,
+        ));
+    }
     cases
 }
 
@@ -80,6 +95,16 @@ fn convolutions() -> Vec<Case> {
             |x: &[Tensor]| vec![x[0].conv2d_residual(&x[1], Some(&x[2]), Some(&x[3]), &params)];
         build_case("residual", &inputs, |_, x| build(x), true)
     };
+    let halves = |c: usize, o: usize, k: usize, params: ConvParams| {
+        let inputs = [Data::f32([2, c, 9, 8], 1), Data::f32([o], 3)];
+        let weight = Data::f32([o, c / params.groups, k, k], 2);
+        build_case(
+            "weight in halves",
+            &inputs,
+            |graph, x| vec![x[0].conv2d(&weight.half(graph), Some(&x[1]), &params)],
+            true,
+        )
+    };
     let stride = [2, 2];
     let transposed = ConvTransposeParams {
         stride: [2, 2],
@@ -87,6 +112,9 @@ fn convolutions() -> Vec<Case> {
         ..Default::default()
     };
     vec![
+        halves(8, 36, 1, ConvParams::default()),
+        halves(5, 37, 3, same),
+        halves(4, 6, 3, ConvParams { groups: 2, ..same }),
         residual(1, 0),
         residual(3, 1),
         case("1x1", 8, 36, 1, ConvParams::default()),

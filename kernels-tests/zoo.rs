@@ -30,7 +30,51 @@ pub fn zoo() -> Vec<Case> {
     codes(&mut cases);
     pointwise(&mut cases);
     random(&mut cases);
+    halves(&mut cases);
     cases
+}
+
+/// Weights stored as 16-bit floats.
+fn halves(cases: &mut Vec<Case>) {
+    for (m, n, k) in [(5, 7, 3), (64, 48, 40)] {
+        for (ta, tb) in [(false, false), (true, true)] {
+            let a = Data::f32(if ta { [k, m] } else { [m, k] }, 1);
+            let b = Data::f32(if tb { [n, k] } else { [k, n] }, 2);
+            cases.push(build_case(
+                &format!("matmul in halves {m}x{n}x{k}"),
+                &[a.clone(), b.clone()],
+                |graph, x| {
+                    vec![
+                        x[0].matmul_with(&b.half(graph), ta, tb),
+                        a.half(graph).matmul_with(&x[1], ta, tb),
+                    ]
+                },
+                true,
+            ));
+        }
+    }
+    let params = ConvParams {
+        padding: [1; 4],
+        ..Default::default()
+    };
+    for (c, o) in [(5, 7), (8, 32)] {
+        let weight = Data::f32([o, c, 3, 3], 2);
+        cases.push(build_case(
+            &format!("conv 3x3 in halves, {c} to {o}"),
+            &[images([2, c, 9, 8])],
+            |graph, x| vec![x[0].conv2d(&weight.half(graph), None, &params)],
+            true,
+        ));
+    }
+    for width in [3, 8] {
+        let table = Data::f32([9, width], 2);
+        cases.push(build_case(
+            &format!("gather in halves {width}"),
+            &[Data::below([7], 1, 9)],
+            |graph, x| vec![table.half(graph).gather_rows(&x[0])],
+            false,
+        ));
+    }
 }
 
 /// Kernels that show what an adapter can do at most.

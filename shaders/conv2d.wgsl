@@ -13,6 +13,7 @@
 // Caller: ops/conv_direct.rs
 #import grid
 #import activation
+#import half
 
 struct Args {
     // Tiles of pixels of all samples, and that number padded to whole subgroups.
@@ -52,7 +53,7 @@ struct Args {
 #args
 
 @group(0) @binding(0) var<storage, read> x: array<f32>;
-@group(0) @binding(1) var<storage, read> w: array<f32>;
+@group(0) @binding(1) var<storage, read> w: array<${TYPE_W}>;
 #if BIAS
 @group(0) @binding(2) var<storage, read> bias: array<f32>;
 #endif
@@ -77,6 +78,11 @@ fn pixel(row: u32, column: i32, inside: bool) -> f32 {
 #else
     return value;
 #endif
+}
+
+// Element i of w.
+fn weight(i: u32) -> f32 {
+    return ${TYPE_W}_at(w[i >> ${HALF_W}u], i);
 }
 
 @compute @workgroup_size(64)
@@ -147,14 +153,14 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
 #repeat k TAPS
 #if LANES
 #repeat j HELD
-            let held${k}_${j} = w[w${j} + tap + ${k} * args.weight_tap_x];
+            let held${k}_${j} = weight(u32(w${j} + tap + ${k} * args.weight_tap_x));
 #end
 #endif
 #repeat o TO
 #if LANES
             let f${k}_${o} = subgroupShuffle(held${k}_${o / LANES}, ${o % LANES}u);
 #else
-            let f${k}_${o} = w[w${o} + tap + ${k} * args.weight_tap_x];
+            let f${k}_${o} = weight(u32(w${o} + tap + ${k} * args.weight_tap_x));
 #endif
 #repeat t TX
             sum${o}_${t} += f${k}_${o} * v${t * STRIDE_X + k * DILATION_X};

@@ -8,6 +8,7 @@
 #import grid
 #import divide
 #import wide
+#import half
 
 struct Args {
     total: u32,
@@ -26,8 +27,13 @@ struct Args {
 }
 #args
 
-@group(0) @binding(0) var<storage, read> w: array<f32>;
+@group(0) @binding(0) var<storage, read> w: array<${TYPE_W}>;
 @group(0) @binding(1) var<storage, read_write> packed: array<Quad>;
+
+// Element i of w.
+fn weight(i: u32) -> f32 {
+    return ${TYPE_W}_at(w[i >> ${HALF_W}u], i);
+}
 
 @compute @workgroup_size(64)
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
@@ -60,7 +66,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
     let channel${j} = (nth * 4u + ${j}u) / ${FOLD}u;
     let tap${j} = i32((nth * 4u + ${j}u) % ${FOLD}u) * args.weight_tap_x;
     let from${j} = at + i32(min(channel${j}, args.channels_in - 1u) * args.weight_in) + tap${j};
-    value[${j}] = select(0.0, w[from${j}], channel${j} < args.channels_in);
+    value[${j}] = select(0.0, weight(u32(from${j})), channel${j} < args.channels_in);
 #end
     packed[index] = to_quad(value);
 }

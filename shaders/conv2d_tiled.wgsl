@@ -8,6 +8,7 @@
 #import grid
 #import divide
 #import activation
+#import half
 
 struct Args {
     total: u32,
@@ -46,7 +47,7 @@ struct Args {
 #args
 
 @group(0) @binding(0) var<storage, read> x: array<f32>;
-@group(0) @binding(1) var<storage, read> w: array<f32>;
+@group(0) @binding(1) var<storage, read> w: array<${TYPE_W}>;
 #if BIAS
 @group(0) @binding(2) var<storage, read> bias: array<f32>;
 #endif
@@ -70,6 +71,11 @@ fn tap(k: u32) -> vec3u {
     let c = k / TAPS;
     let rest = k - c * TAPS;
     return vec3u(c, rest / TAPS_X, rest % TAPS_X);
+}
+
+// Element i of w.
+fn weight(i: u32) -> f32 {
+    return ${TYPE_W}_at(w[i >> ${HALF_W}u], i);
 }
 
 @compute @workgroup_size(${ROWS * COLUMNS})
@@ -135,8 +141,8 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
         if (k0 < args.depth) {
 #repeat l ROWS * TM * BK / (ROWS * COLUMNS)
             let tw${l} = tap(min(k0 + kw${l}, last));
-            let w${l} = w[u32(i32(from_w${l} + tw${l}.x * args.weight_in)
-                + i32(tw${l}.y) * args.weight_tap_y + i32(tw${l}.z) * args.weight_tap_x)];
+            let w${l} = weight(u32(i32(from_w${l} + tw${l}.x * args.weight_in)
+                + i32(tw${l}.y) * args.weight_tap_y + i32(tw${l}.z) * args.weight_tap_x));
             next_w${l} = select(0.0, w${l}, ok_w${l} && k0 + kw${l} < args.depth);
 #end
 #repeat l COLUMNS * TN * BK / (ROWS * COLUMNS)

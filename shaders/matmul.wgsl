@@ -6,6 +6,7 @@
 // Grid: flat, x over column tiles, then row tiles, then batch. Caller: ops/product.rs
 #import grid
 #import activation
+#import half
 
 struct Args {
     m: u32,
@@ -18,8 +19,8 @@ struct Args {
 }
 #args
 
-@group(0) @binding(0) var<storage, read> a: array<f32>;
-@group(0) @binding(1) var<storage, read> b: array<f32>;
+@group(0) @binding(0) var<storage, read> a: array<${TYPE_A}>;
+@group(0) @binding(1) var<storage, read> b: array<${TYPE_B}>;
 #if BIAS
 @group(0) @binding(2) var<storage, read> bias: array<f32>;
 #endif
@@ -27,6 +28,10 @@ struct Args {
 @group(0) @binding(${2 + HAS_BIAS}) var<storage, read> residual: array<f32>;
 #endif
 @group(0) @binding(${2 + HAS_BIAS + RESIDUAL}) var<storage, read_write> y: array<f32>;
+
+fn b_at(i: u32) -> f32 {
+    return ${TYPE_B}_at(b[i >> ${HALF_B}u], i);
+}
 
 // What is added to element i of y.
 fn added(i: u32) -> f32 {
@@ -77,10 +82,11 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
 #end
     for (var k = 0u; k < args.k; k++) {
         let at = columns + k * step_b;
-        let bv = vec4f(b[at.x], b[at.y], b[at.z], b[at.w]);
+        let bv = vec4f(b_at(at.x), b_at(at.y), b_at(at.z), b_at(at.w));
         let ka = k * step_a;
 #repeat i TM
-        acc${i} += a[a${i} + ka] * bv;
+        let from${i} = a${i} + ka;
+        acc${i} += ${TYPE_A}_at(a[from${i} >> ${HALF_A}u], from${i}) * bv;
 #end
     }
     var shift = vec4f();

@@ -7,6 +7,7 @@
 // Grid: flat, one invocation per vec4. Caller: ops/product.rs
 #import grid
 #import divide
+#import half
 
 struct Args {
     total: u32,
@@ -19,7 +20,7 @@ struct Args {
 }
 #args
 
-@group(0) @binding(0) var<storage, read> src: array<f32>;
+@group(0) @binding(0) var<storage, read> src: array<${TYPE_SRC}>;
 @group(0) @binding(1) var<storage, read_write> packed: array<vec4f>;
 
 #if COLUMNS
@@ -59,7 +60,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
 #else
     let from${j} = base + row${j} * args.k + deep${j};
 #endif
-    value[${j}] = select(0.0, src[from${j}], inside${j});
+    value[${j}] = select(0.0, ${TYPE_SRC}_at(src[from${j} >> ${HALF_SRC}u], from${j}), inside${j});
 #end
     packed[index] = value;
 }

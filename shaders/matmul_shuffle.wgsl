@@ -2,7 +2,8 @@
 // m where a is transposed, are multiples of 4, n of 4 * QUADS (1 or 2). With PACKED the
 // operands are copies by matmul_pack.wgsl, zeros past their edges: a [batch, tiles_m,
 // k / 4, TM] of vec4 along k, b [batch, tiles_n, k, QUADS * LANES] of vec4 along columns; n
-// is then any number, where VECTORS is 0.
+// is then any number, where VECTORS is 0. READ_A and READ_B are `half_` where an operand is
+// stored so.
 // A subgroup computes TM rows by 4 * QUADS * LANES columns: every lane its own. The
 // block of a, TM by 4, is read once by all lanes together and shuffled around, so
 // loads, which are what a software adapter spends its time on, are few.
@@ -11,6 +12,7 @@
 #import grid
 #import activation
 #import wide
+#import half
 
 struct Args {
     m: u32,
@@ -23,7 +25,7 @@ struct Args {
 }
 #args
 
-@group(0) @binding(0) var<storage, read> a: array<Quad>;
+@group(0) @binding(0) var<storage, read> a: array<${A}>;
 @group(0) @binding(1) var<storage, read> b: array<${B}>;
 #if BIAS
 @group(0) @binding(2) var<storage, read> bias: array<${BIAS_TYPE}>;
@@ -96,7 +98,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
         // and the odd ones for Q = 1, which is how they are read.
 #if TRANS_B
 #repeat j 4 * QUADS
-        let c${j} = quad(b[from${j} + k]);
+        let c${j} = ${READ_B}quad(b[from${j} + k]);
 #end
 #repeat q QUADS
         let b0_${q} = vec4f(c${q}.x, c${1 * QUADS + q}.x, c${2 * QUADS + q}.x, c${3 * QUADS + q}.x);
@@ -109,16 +111,16 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
 #repeat j 4
         let w${j} = b[at + ${j}u * step_b];
 #if QUADS == 2
-        let b${j}_0 = evens(w${j});
-        let b${j}_1 = odds(w${j});
+        let b${j}_0 = ${READ_B}evens(w${j});
+        let b${j}_1 = ${READ_B}odds(w${j});
 #else
-        let b${j}_0 = quad(w${j});
+        let b${j}_0 = ${READ_B}quad(w${j});
 #endif
 #end
 #endif
 #if TRANS_A
 #repeat j 4
-        let held${j} = quad(a[first + (k * 4u + ${j}u) * m4]);
+        let held${j} = ${READ_A}quad(a[first + (k * 4u + ${j}u) * m4]);
 #end
 #repeat r TM
 #repeat q QUADS
@@ -130,7 +132,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
 #end
 #else
 #repeat h HELD
-        let held${h} = quad(a[row${h} + k * ${STEP_A}u]);
+        let held${h} = ${READ_A}quad(a[row${h} + k * ${STEP_A}u]);
 #end
 #repeat r TM
 #repeat q QUADS

@@ -11,6 +11,7 @@
 #import grid
 #import divide
 #import activation
+#import half
 
 struct Args {
     m: u32,
@@ -28,8 +29,8 @@ struct Args {
 }
 #args
 
-@group(0) @binding(0) var<storage, read> a: array<f32>;
-@group(0) @binding(1) var<storage, read> b: array<f32>;
+@group(0) @binding(0) var<storage, read> a: array<${TYPE_A}>;
+@group(0) @binding(1) var<storage, read> b: array<${TYPE_B}>;
 #if BIAS
 @group(0) @binding(2) var<storage, read> bias: array<f32>;
 #endif
@@ -46,6 +47,14 @@ const SIZE = ${ROWS * COLUMNS}u;
 // One word more than a row, so that a column's words lie in different banks.
 var<workgroup> block_a: array<f32, ${BK * (ROWS * TM + 1)}>;
 var<workgroup> block_b: array<f32, ${BK * (COLUMNS * TN + 1)}>;
+
+fn a_at(i: u32) -> f32 {
+    return ${TYPE_A}_at(a[i >> ${HALF_A}u], i);
+}
+
+fn b_at(i: u32) -> f32 {
+    return ${TYPE_B}_at(b[i >> ${HALF_B}u], i);
+}
 
 @compute @workgroup_size(${ROWS * COLUMNS})
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
@@ -122,16 +131,16 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
         if (k0 < end) {
 #repeat l ROWS * TM * BK / (ROWS * COLUMNS)
 #if TRANS_A
-            next_a${l} = select(0.0, a[from_a${l} + min(k0 + ka${l}, last) * args.m], ok_a${l} && k0 + ka${l} < end);
+            next_a${l} = select(0.0, a_at(from_a${l} + min(k0 + ka${l}, last) * args.m), ok_a${l} && k0 + ka${l} < end);
 #else
-            next_a${l} = select(0.0, a[from_a${l} + min(k0 + ka${l}, last)], ok_a${l} && k0 + ka${l} < end);
+            next_a${l} = select(0.0, a_at(from_a${l} + min(k0 + ka${l}, last)), ok_a${l} && k0 + ka${l} < end);
 #endif
 #end
 #repeat l COLUMNS * TN * BK / (ROWS * COLUMNS)
 #if TRANS_B
-            next_b${l} = select(0.0, b[from_b${l} + min(k0 + kb${l}, last)], ok_b${l} && k0 + kb${l} < end);
+            next_b${l} = select(0.0, b_at(from_b${l} + min(k0 + kb${l}, last)), ok_b${l} && k0 + kb${l} < end);
 #else
-            next_b${l} = select(0.0, b[from_b${l} + min(k0 + kb${l}, last) * args.n], ok_b${l} && k0 + kb${l} < end);
+            next_b${l} = select(0.0, b_at(from_b${l} + min(k0 + kb${l}, last) * args.n), ok_b${l} && k0 + kb${l} < end);
 #endif
 #end
         }

@@ -27,7 +27,7 @@ pub mod variants;
 
 pub use dtype::DType;
 pub use error::{Error, Result};
-pub use exec::{Outputs, Program, Value};
+pub use exec::{FreezeOptions, Outputs, Program, Storage, Value};
 pub use gpu::{Gpu, GpuOptions};
 pub use graph::{Graph, Tensor};
 pub use params::{Init, Param, Params};

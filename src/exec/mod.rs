@@ -11,6 +11,7 @@ mod profile;
 mod run;
 
 pub use compile::{arena_map, kernel_texts};
+pub use freeze::{FreezeOptions, Storage};
 pub use profile::{Profile, ProfileRow};
 pub use run::{Outputs, Ticket};
 

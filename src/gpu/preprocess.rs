@@ -25,6 +25,7 @@ const LIBRARY: &[(&str, &str)] = &[
     ("coupling", include_str!("../../shaders/lib/coupling.wgsl")),
     ("divide", include_str!("../../shaders/lib/divide.wgsl")),
     ("grid", include_str!("../../shaders/lib/grid.wgsl")),
+    ("half", include_str!("../../shaders/lib/half.wgsl")),
     ("math", include_str!("../../shaders/lib/math.wgsl")),
     ("pool", include_str!("../../shaders/lib/pool.wgsl")),
     ("spline", include_str!("../../shaders/lib/spline.wgsl")),

@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 
 use super::{Array, Kind, Source, Tensor, ValueId};
+use crate::dtype::half_at;
 use crate::{DType, Error, Result};
 
 /// Values for the sources of a graph.
@@ -64,16 +65,14 @@ pub fn evaluate(outputs: &[&Tensor], feed: &Feed<'_>) -> Result<Vec<Array>> {
                     .arena
                     .and_then(|f| f(*set, *index))
                     .ok_or_else(|| missing("arena"))?,
-                Source::Constant { words } => Array::new(
-                    &spec.shape,
-                    words
-                        .iter()
-                        .map(|w| match spec.dtype {
-                            DType::F32 => f32::from_bits(*w) as f64,
-                            _ => *w as f64,
-                        })
-                        .collect(),
-                )?,
+                Source::Constant { words } => {
+                    let element = |i: usize| match spec.dtype {
+                        DType::F32 => f32::from_bits(words[i]) as f64,
+                        DType::F16 => half_at(words, i) as f64,
+                        DType::U32 => words[i] as f64,
+                    };
+                    Array::new(&spec.shape, (0..spec.shape.numel()).map(element).collect())?
+                }
                 Source::RandomState => Array::new(
                     [4],
                     vec![

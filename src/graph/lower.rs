@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::Spec;
 use crate::device::{DeviceClass, DeviceProfile, LOOP_BUDGET};
-use crate::{Error, Result};
+use crate::{DType, Error, Result};
 
 /// A value a dispatch touches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -122,6 +122,11 @@ impl<'a> Lower<'a> {
         &self.outputs[i]
     }
 
+    /// Whether a slot holds 16-bit floats.
+    pub fn is_f16(&self, slot: Slot) -> bool {
+        matches!(slot, Slot::In(i) if self.inputs[i].dtype == DType::F16)
+    }
+
     /// The device that is planned for.
     pub fn device(&self) -> &'a DeviceProfile {
         self.device
@@ -178,6 +183,19 @@ impl KernelBuilder<'_, '_> {
     pub fn define(mut self, name: &str, value: impl ToString) -> Self {
         self.dispatch.defines.push((name.into(), value.to_string()));
         self
+    }
+
+    /// Tells the text how the floats of `slot` are stored, by the defines `TYPE_name`,
+    /// `HALF_name` and `HALF` that `shaders/lib/half.wgsl` explains.
+    pub fn stored(self, name: &str, slot: Slot) -> Self {
+        let half = self.lower.is_f16(slot);
+        let kernel = match half {
+            true => self.define("HALF", 1),
+            false => self,
+        };
+        kernel
+            .define(&format!("TYPE_{name}"), if half { "u32" } else { "f32" })
+            .define(&format!("HALF_{name}"), u32::from(half))
     }
 
     /// The next word of `struct Args`.

@@ -33,6 +33,14 @@ impl Spec {
         }
     }
 
+    /// A value of the given shape stored as 16-bit floats.
+    pub fn f16(shape: impl Into<Shape>) -> Self {
+        Spec {
+            shape: shape.into(),
+            dtype: DType::F16,
+        }
+    }
+
     /// Bytes the value takes on the GPU.
     pub fn bytes(&self) -> u64 {
         self.dtype.bytes(self.shape.numel())
@@ -74,6 +82,13 @@ pub trait Op: Debug + Send + Sync + Any {
     /// [`Access::ReadWrite`](super::Access::ReadWrite).
     fn in_place(&self) -> &'static [(usize, usize)] {
         &[]
+    }
+
+    /// Whether input `i` may be stored as 16-bit floats ([`DType::F16`]): the op accepts
+    /// them there, and computes in 32 bits.
+    fn reads_f16(&self, i: usize) -> bool {
+        let _ = i;
+        false
     }
 
     /// Emits the dispatches that compute the outputs.

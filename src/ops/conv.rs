@@ -173,6 +173,14 @@ impl Window {
     }
 }
 
+/// The four extents of a weight, which may be stored as 16-bit floats.
+pub(crate) fn four_stored(op: &str, spec: &Spec) -> Result<[usize; 4]> {
+    match spec.dtype {
+        DType::F16 => four(op, "the weight", &Spec::f32(&spec.shape)),
+        _ => four(op, "the weight", spec),
+    }
+}
+
 /// The four extents of an operand, or what is wrong with it.
 pub(crate) fn four(op: &str, what: &str, spec: &Spec) -> Result<[usize; 4]> {
     if spec.dtype != DType::F32 {
@@ -236,10 +244,8 @@ impl Conv {
     }
 
     fn dims(&self, x: &Spec, weight: &Spec) -> Result<Dims> {
-        let (x, weight) = (
-            four(Self::NAME, "the input", x)?,
-            four(Self::NAME, "the weight", weight)?,
-        );
+        let x = four(Self::NAME, "the input", x)?;
+        let weight = four_stored(Self::NAME, weight)?;
         self.window.dims(Self::NAME, x, weight)
     }
 }
@@ -299,6 +305,10 @@ impl Op for Conv {
             cx.set(residual, dy);
         }
         Ok(())
+    }
+
+    fn reads_f16(&self, i: usize) -> bool {
+        i == 1
     }
 
     fn lower(&self, cx: &mut Lower<'_>) -> Result<()> {

@@ -209,6 +209,7 @@ impl Direct {
             .define("HELD", tile_out.div_ceil(lanes.max(1)))
             .define("TO", tile_out)
             .define("TX", tile)
+            .stored("W", Slot::In(1))
             .define("TAPS", unrolled)
             .define("SPAN", span)
             .define("STRIDE_X", self.stride[1])

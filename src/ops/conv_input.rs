@@ -2,7 +2,7 @@
 //! convolution computes: there it has a bias and an activation.
 
 use super::Activation;
-use super::conv::{Conv, Dims, Window, check_bias, epilogue, four};
+use super::conv::{Conv, Dims, Window, check_bias, epilogue, four, four_stored};
 use super::conv_direct::{self, Direct};
 use super::conv_weight::ConvWeight;
 use super::product::{Bias, Product};
@@ -38,7 +38,7 @@ impl ConvInput {
 
     fn dims(&self, y: &Spec, weight: &Spec) -> Result<Dims> {
         let y = four(self.name, "the input", y)?;
-        let weight = four(self.name, "the weight", weight)?;
+        let weight = four_stored(self.name, weight)?;
         let [h, w] = self.size;
         let channels = weight[1].saturating_mul(self.window.groups);
         let d = self
@@ -93,6 +93,10 @@ impl Op for ConvInput {
             cx.set(2, dx.sum(&[0, 2, 3], false));
         }
         Ok(())
+    }
+
+    fn reads_f16(&self, i: usize) -> bool {
+        i == 1
     }
 
     /// Pixels whose positions agree modulo the stride meet the same taps, and for

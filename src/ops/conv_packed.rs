@@ -300,6 +300,7 @@ impl Direct {
             .define("HELD", held * lanes)
             .define("TO", tile_out)
             .define("FOLD", image.fold)
+            .stored("W", Slot::In(1))
             .arg(count)
             .arg(tiles_out)
             .arg(image.quads)

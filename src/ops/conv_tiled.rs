@@ -28,6 +28,7 @@ impl Direct {
             .define("TM", tile.each[0])
             .define("TN", tile.each[1])
             .define("BK", tile.depth)
+            .stored("W", Slot::In(1))
             .define("TAPS_Y", self.taps[0])
             .define("TAPS_X", self.taps[1])
             .arg(total)

@@ -31,7 +31,9 @@ impl Op for GatherRows {
 
     fn infer(&self, inputs: &[&Spec]) -> Result<Vec<Spec>> {
         let (table, idx) = (inputs[0], inputs[1]);
-        expect_f32(self.name(), &inputs[..1])?;
+        if table.dtype != DType::F16 {
+            expect_f32(self.name(), &inputs[..1])?;
+        }
         expect_u32(self.name(), idx)?;
         if table.shape.rank() != 2 {
             return Err(Error::shape(
@@ -68,6 +70,10 @@ impl Op for GatherRows {
         Ok(())
     }
 
+    fn reads_f16(&self, i: usize) -> bool {
+        i == 0
+    }
+
     fn lower(&self, cx: &mut Lower<'_>) -> Result<()> {
         let table = cx.input(0).shape.clone();
         let cell = if table[1].is_multiple_of(4) { 4 } else { 1 };
@@ -75,6 +81,7 @@ impl Op for GatherRows {
         cx.kernel("gather", SHADER)
             .variant(if cell == 4 { "vec4" } else { "scalar" })
             .define("VEC4", cell / 4)
+            .stored("TABLE", Slot::In(0))
             .arg(total)
             .arg(table[1] / cell)
             .arg(table[0])

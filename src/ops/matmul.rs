@@ -136,7 +136,12 @@ impl Op for Matmul {
     }
 
     fn infer(&self, inputs: &[&Spec]) -> Result<Vec<Spec>> {
-        if let Some(wrong) = inputs.iter().find(|s| s.dtype != DType::F32) {
+        let wrong = |(i, s): &(usize, &&Spec)| match s.dtype {
+            DType::F32 => false,
+            DType::F16 => !self.reads_f16(*i),
+            _ => true,
+        };
+        if let Some((_, wrong)) = inputs.iter().enumerate().find(wrong) {
             return Err(Error::dtype(
                 "matmul",
                 format!("expected f32, got {}", wrong.dtype),
@@ -219,6 +224,10 @@ impl Op for Matmul {
             cx.set(2, grad);
         }
         Ok(())
+    }
+
+    fn reads_f16(&self, i: usize) -> bool {
+        i < 2
     }
 
     fn lower(&self, cx: &mut Lower<'_>) -> Result<()> {

@@ -159,6 +159,8 @@ impl Product {
             .define("BIAS", bias)
             .define("HAS_BIAS", slot.is_some() as u32)
             .define("RESIDUAL", residual.is_some() as u32)
+            .stored("A", self.a.0)
+            .stored("B", self.b.0)
             .arg(self.m)
             .arg(self.n)
             .arg(self.k)
@@ -189,7 +191,7 @@ impl Product {
         let covered = |rows: usize| self.m.div_ceil(rows) * rows;
         match self.m {
             ..=8 => 8,
-            ..=16 => 16,
+            9..=16 => 16,
             // The loop over 32 rows of eight columns is about as long as a processor keeps
             // decoded: one of 24 is faster by an eighth, if it does not compute more.
             _ if quads == 2 && 8 * covered(24) <= 9 * covered(32) => 24,
@@ -229,12 +231,20 @@ impl Product {
             true => ("matmul_packed", "packed"),
             false => ("matmul_shuffle", "shuffle"),
         };
+        // How types and functions of what is read begin: see lib/half.wgsl.
+        let [of_a, of_b] = [product.a.0, product.b.0].map(|slot| match cx.is_f16(slot) {
+            true => ("Half", "half_"),
+            false => ("", ""),
+        });
         let kernel = cx
             .kernel(name, SHUFFLE)
             .variant(format!("{variant} {tm}x{}", 4 * quads * lanes))
             .define("TM", tm)
             .define("QUADS", quads)
-            .define("B", b)
+            .define("A", format!("{}Quad", of_a.0))
+            .define("B", format!("{}{b}", of_b.0))
+            .define("READ_A", of_a.1)
+            .define("READ_B", of_b.1)
             .define("LANES", lanes)
             .define("HELD", tm.div_ceil(lanes))
             .define("WORKGROUP", workgroup)
@@ -273,6 +283,7 @@ impl Product {
             .define("SPAN", span)
             // Rows are stored along k, columns across it.
             .define("SWAPPED", (swapped != columns) as u32)
+            .stored("SRC", slot)
             .arg(total)
             .arg(tiles)
             .arg(steps)

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::dtype::halves;
 use crate::graph::{Array, Graph, Kind, Lower, Op, Source, Spec, Tensor};
 use crate::{Error, Result, Shape};
 
@@ -78,14 +79,41 @@ impl Graph {
         self.constant_of(Spec::u32(shape), data.to_vec())
     }
 
+    /// Data baked into the program as 16-bit floats, rounded to the nearest: a weight of
+    /// [`Tensor::matmul`], [`Tensor::conv2d`] and the like, or a table of
+    /// [`Tensor::gather_rows`], at half the memory. Sums and gradients are float32.
+    /// Poisoned by values that are not finite or beyond 65,504.
+    #[track_caller]
+    pub fn constant_f16(&self, shape: impl Into<Shape>, data: &[f32]) -> Tensor {
+        let spec = Spec::f16(shape);
+        match halves(data) {
+            Ok(_) if spec.shape.numel() != data.len() => self.wrong_count(&spec, data.len()),
+            Ok(words) => self.constant_words(spec, words),
+            Err(detail) => self.poisoned(Error::NonFinite {
+                place: "constant_f16".into(),
+                detail,
+            }),
+        }
+    }
+
     #[track_caller]
     fn constant_of(&self, spec: Spec, words: Vec<u32>) -> Tensor {
         if spec.shape.numel() != words.len() {
-            return self.poisoned(Error::shape(
-                "constant",
-                format!("{} elements given for shape {:?}", words.len(), spec.shape),
-            ));
+            return self.wrong_count(&spec, words.len());
         }
+        self.constant_words(spec, words)
+    }
+
+    #[track_caller]
+    fn wrong_count(&self, spec: &Spec, given: usize) -> Tensor {
+        self.poisoned(Error::shape(
+            "constant",
+            format!("{given} elements given for shape {:?}", spec.shape),
+        ))
+    }
+
+    #[track_caller]
+    fn constant_words(&self, spec: Spec, words: Vec<u32>) -> Tensor {
         let source = Source::Constant {
             words: Arc::from(words),
         };
@@ -95,11 +123,15 @@ impl Graph {
     /// The value of parameter `index` of the set `set`; the same node every time.
     #[track_caller]
     pub(crate) fn param_source(&self, set: u64, index: usize, shape: &Shape) -> Tensor {
+        self.param_as(set, index, Spec::f32(shape))
+    }
+
+    /// The same for a parameter whose words mean something else than their own floats.
+    #[track_caller]
+    pub(crate) fn param_as(&self, set: u64, index: usize, spec: Spec) -> Tensor {
         let source = Source::Param { set, index };
-        self.find_source(&source).unwrap_or_else(|| {
-            let spec = Spec::f32(shape);
-            self.push1(SourceOp { source, spec }, &[])
-        })
+        self.find_source(&source)
+            .unwrap_or_else(|| self.push1(SourceOp { source, spec }, &[]))
     }
 
     /// A whole arena of the set `set` as a flat tensor; the same node every time.
