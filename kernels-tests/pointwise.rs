@@ -302,3 +302,39 @@ fn types_are_checked() {
     assert!(i.less(&x).check().is_err());
     assert!(i.to_f32().add(&x).check().is_ok());
 }
+
+/// From 4,096 elements on, software adapters take eight at a time: operands that all eight
+/// share, that lie next to each other, that do neither, and results of both types.
+#[test]
+fn eight_elements_at_a_time() {
+    let table: &[(&[usize], &[usize])] = &[
+        (&[16, 32, 8], &[1]),
+        (&[16, 32, 8], &[8]),
+        (&[16, 32, 8], &[32, 1]),
+        (&[16, 32, 8], &[32, 8]),
+        (&[16, 32, 8], &[16, 1, 8]),
+        (&[4, 33, 32], &[33, 1]),
+        (&[4, 33, 32], &[4, 1, 32]),
+        (&[128, 33], &[33]),
+        (&[128, 33], &[128, 1]),
+        (&[128, 4, 12], &[128, 1, 12]),
+        (&[128, 4, 12], &[4, 1]),
+        (&[4097], &[1]),
+    ];
+    for (shape, other) in table {
+        let inputs = [
+            Data::uniform(*shape, 1, -3.0, 3.0),
+            Data::uniform(*other, 2, 0.5, 3.0),
+            Data::uniform(*shape, 3, -3.0, 3.0),
+        ];
+        check_op(
+            &format!("{shape:?} with {other:?}"),
+            &inputs,
+            |_, t| {
+                let y = &(&t[0] * &t[1]) - &t[2];
+                vec![y.relu(), &y + &t[1], t[0].abs().to_u32()]
+            },
+            Tol::default().no_grad(),
+        );
+    }
+}

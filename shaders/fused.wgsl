@@ -1,6 +1,8 @@
-// A chain of pointwise ops, element by element: the frame that src/plan/fused.rs
-// fills in. Grid: flat, one invocation per element.
+// A chain of pointwise ops over EACH (1 or 8) neighbouring elements: the frame that
+// src/plan/fused.rs fills in. n is a multiple of EACH.
+// Grid: flat, one invocation per EACH elements.
 #import grid
+#import wide
 ${IMPORTS}
 struct Args {
     n: u32,
@@ -11,9 +13,16 @@ ${DECLARATIONS}
 @compute @workgroup_size(64)
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
         @builtin(local_invocation_index) local: u32) {
-    let i = flat_index(group, groups, local, 64u);
-    if (i >= args.n) {
+    let index = flat_index(group, groups, local, 64u);
+    if (index >= args.n / ${EACH}u) {
         return;
     }
+#repeat e EACH
+    let i_${e} = index * ${EACH}u + ${e}u;
+#end
+${LOADS}
+#repeat e EACH
 ${BODY}
+#end
+${STORES}
 }

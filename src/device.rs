@@ -91,6 +91,23 @@ impl DeviceProfile {
     }
 }
 
+impl DeviceProfile {
+    /// Whether kernels read two floats as one 64-bit integer, see `shaders/lib/wide.wgsl`.
+    /// Elsewhere than on software adapters memory is read in whole transactions anyway.
+    pub(crate) fn reads_pairs(&self) -> bool {
+        self.int64 && self.class == DeviceClass::Software
+    }
+
+    /// Elements of `total` that one invocation of a kernel takes which only moves data: 8
+    /// where every read and write of a lane has its price.
+    pub(crate) fn elements_each(&self, total: usize) -> usize {
+        match self.class {
+            DeviceClass::Software if total >= 4096 && total.is_multiple_of(8) => 8,
+            _ => 1,
+        }
+    }
+}
+
 /// Iterations that one invocation may spend in all its loops together. Lavapipe
 /// silently ends loops after 65,535; kernels split their work to stay below this.
 pub const LOOP_BUDGET: u64 = 60_000;

@@ -23,6 +23,11 @@ fn evens(x: Oct) -> vec4f {
 fn odds(x: Oct) -> vec4f {
     return bitcast<vec4f>(vec4u(x >> vec4u(32u)));
 }
+
+fn oct(even: vec4f, odd: vec4f) -> Oct {
+    let high = vec4<u64>(bitcast<vec4u>(odd)) << vec4u(32u);
+    return vec4<u64>(bitcast<vec4u>(even)) | high;
+}
 #else
 alias Quad = vec4f;
 struct Oct {
@@ -44,5 +49,9 @@ fn evens(x: Oct) -> vec4f {
 
 fn odds(x: Oct) -> vec4f {
     return vec4f(x.first.yw, x.second.yw);
+}
+
+fn oct(even: vec4f, odd: vec4f) -> Oct {
+    return Oct(vec4f(even.x, odd.x, even.y, odd.y), vec4f(even.z, odd.z, even.w, odd.w));
 }
 #endif

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use super::Spec;
-use crate::device::{DeviceClass, DeviceProfile, LOOP_BUDGET};
+use crate::device::{DeviceProfile, LOOP_BUDGET};
 use crate::{DType, Error, Result};
 
 /// A value a dispatch touches.
@@ -140,8 +140,7 @@ impl<'a> Lower<'a> {
 
     /// Starts a dispatch of the kernel `name` with the given WGSL text.
     pub fn kernel(&mut self, name: &str, source: &str) -> KernelBuilder<'_, 'a> {
-        // Elsewhere memory is read in whole transactions anyway.
-        let wide = self.device.int64 && self.device.class == DeviceClass::Software;
+        let wide = self.device.reads_pairs();
         KernelBuilder {
             dispatch: Dispatch {
                 kernel: name.into(),

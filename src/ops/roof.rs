@@ -56,7 +56,7 @@ impl Op for Arithmetic {
     }
 }
 
-/// A copy, vec4 by vec4.
+/// A copy by the widest words that an adapter moves well.
 #[derive(Debug)]
 struct Copy;
 
@@ -82,8 +82,14 @@ impl Op for Copy {
     }
 
     fn lower(&self, cx: &mut Lower<'_>) -> Result<()> {
-        let n = cx.input(0).shape.numel() / 4;
+        let n = cx.input(0).shape.numel();
+        let (each, name) = match cx.device().elements_each(n) {
+            8 => (8, "Oct"),
+            _ => (4, "vec4f"),
+        };
+        let n = n / each;
         cx.kernel("roof_copy", COPY)
+            .define("TYPE", name)
             .arg(n)
             .read(Slot::In(0))
             .write(Slot::Out(0))

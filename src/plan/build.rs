@@ -165,8 +165,8 @@ fn build_once(
             bytes: draft.dispatch.bytes,
             trips: draft.dispatch.trips,
         };
-        match draft.flat {
-            Some(flat) => chunk(step, &flat, profile, &mut steps)?,
+        match draft.walk {
+            Some(walk) => chunk(step, &walk, profile, &mut steps)?,
             None => steps.push(step),
         }
     }

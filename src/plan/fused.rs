@@ -4,8 +4,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::units::{UnitId, Units, View, is_scalar_input};
+use crate::device::DeviceProfile;
 use crate::graph::{Access, Dispatch, Kind, ValueId};
-use crate::{Error, Result, Shape};
+use crate::{DType, Error, Result, Shape};
 
 const SHADER: &str = include_str!("../../shaders/fused.wgsl");
 
@@ -21,10 +22,17 @@ pub(super) enum Target {
 pub(super) struct Fused {
     pub dispatch: Dispatch,
     pub targets: Vec<(Target, Access)>,
+    pub walk: Walk,
+    pub label: String,
+}
+
+/// How a dispatch goes over its elements.
+pub(super) struct Walk {
     /// Bindings that are walked element by element: chunks of these can be
     /// dispatched one after the other.
     pub flat: Vec<bool>,
-    pub label: String,
+    /// Elements of one invocation.
+    pub each: usize,
 }
 
 /// How one operand is read at element `i` of the unit's shape.
@@ -32,7 +40,34 @@ pub(super) struct Fused {
 enum Load {
     Flat,
     First,
-    At(String),
+    At(At),
+}
+
+/// An index as an expression of `i`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct At {
+    text: String,
+    /// Every 8 elements from a multiple of 8 on read the same one.
+    same: bool,
+    /// They read 8 from a multiple of 8 on.
+    run: bool,
+}
+
+impl Load {
+    /// Whether 8 neighbours are read as one.
+    fn is_run(&self) -> bool {
+        matches!(self, Load::Flat | Load::At(At { run: true, .. }))
+    }
+
+    /// The index of the element `e` of an invocation.
+    fn index(&self, e: &str) -> String {
+        match self {
+            Load::First => "0".into(),
+            Load::Flat => format!("i_{e}"),
+            // No other letters than `i` and the `u` of literals.
+            Load::At(at) => at.text.replace('i', &format!("i_{e}")),
+        }
+    }
 }
 
 /// Merges neighbouring axes that are walked as one.
@@ -59,10 +94,16 @@ fn load(input: &Shape, unit: &Shape) -> Load {
         return Load::Flat;
     }
     let mut terms = Vec::new();
+    let (mut same, mut run) = (true, true);
     let mut divisor = 1;
     let total = unit.numel();
     for (d, s) in dims.iter().zip(&strides).rev() {
         if *s > 0 {
+            same &= divisor % 8 == 0;
+            run &= match divisor {
+                1 => *s == 1 && d % 8 == 0,
+                _ => divisor % 8 == 0 && s % 8 == 0,
+            };
             let index = match divisor {
                 1 => "i".to_string(),
                 _ => format!("(i / {divisor}u)"),
@@ -80,7 +121,12 @@ fn load(input: &Shape, unit: &Shape) -> Load {
         }
         divisor *= d;
     }
-    Load::At(terms.join(" + "))
+    Load::At(At {
+        text: terms.join(" + "),
+        same,
+        // Otherwise the innermost axis is not among them.
+        run: run && !same,
+    })
 }
 
 /// Whether the unit reads `value` only element by element, in order.
@@ -106,6 +152,7 @@ pub(super) fn generate(
     outputs: &[ValueId],
     in_place: &HashMap<ValueId, ValueId>,
     scalar_slot: &HashMap<ValueId, u64>,
+    profile: &DeviceProfile,
 ) -> Result<Fused> {
     let shape = unit_shape(view, units, unit);
     let n = shape.numel();
@@ -145,6 +192,31 @@ pub(super) fn generate(
         targets.iter().position(|(t, _)| *t == Target::Value(owner))
     };
 
+    let dtype = |v: &ValueId| view.node(*v).outputs[v.output as usize].dtype;
+    let whole_words = targets
+        .iter()
+        .all(|(t, _)| !matches!(t, Target::Value(v) if dtype(v) == DType::F16));
+    // Bindings that are written, or read in runs only, are arrays of 8 floats.
+    let mut wide: Vec<bool> = targets
+        .iter()
+        .map(|(t, _)| matches!(t, Target::Value(_)))
+        .collect();
+    for i in &units.units[unit].nodes {
+        for raw in &view.nodes[*i].inputs {
+            if let Some(binding) = binding_of(view.root(*raw)) {
+                wide[binding] &= load(view.shape(*raw), shape).is_run();
+            }
+        }
+    }
+    let written = |(t, wide): (&(Target, Access), &bool)| t.1 == Access::Read || *wide;
+    let each = match whole_words && targets.iter().zip(&wide).all(written) {
+        true => profile.elements_each(n),
+        false => 1,
+    };
+    if each == 1 {
+        wide.fill(false);
+    }
+
     let mut declarations = String::new();
     for (k, (target, access)) in targets.iter().enumerate() {
         let mode = if *access == Access::Read {
@@ -153,14 +225,17 @@ pub(super) fn generate(
             "read_write"
         };
         let ty = match target {
+            Target::Value(_) if wide[k] => "Oct",
+            Target::Value(v) => dtype(v).wgsl(),
             Target::Scalars => "f32",
-            Target::Value(v) => view.node(*v).outputs[v.output as usize].dtype.wgsl(),
         };
         declarations +=
             &format!("@group(0) @binding({k}) var<storage, {mode}> b{k}: array<{ty}>;\n");
     }
 
-    let mut body = String::new();
+    // What the elements of an invocation share stands in `loads`; names of what each has
+    // of its own end in `_${e}`.
+    let (mut loads, mut body) = (String::new(), String::new());
     let mut imports: Vec<&str> = Vec::new();
     let mut names: HashMap<ValueId, String> = HashMap::new();
     let mut loaded: HashMap<(ValueId, Load), String> = HashMap::new();
@@ -189,7 +264,7 @@ pub(super) fn generate(
                     Some(name) => name.clone(),
                     None => {
                         let name = format!("c{}", fills.len());
-                        body += &format!("    let {name} = {text};\n");
+                        loads += &format!("    let {name} = {text};\n");
                         fills.insert(text, name.clone());
                         name
                     }
@@ -199,26 +274,39 @@ pub(super) fn generate(
                 match loaded.get(&(root, how.clone())) {
                     Some(name) => name.clone(),
                     None => {
-                        let name = format!("x{}", loaded.len());
-                        let place = match (is_scalar_input(view, root), &how) {
-                            (true, _) => {
-                                let slot = scalar_slot.get(&root).copied().unwrap_or(0) / 4;
-                                format!("b0[{slot}u]")
-                            }
-                            (false, how) => {
+                        let x = format!("x{}", loaded.len());
+                        let (binding, index) = match is_scalar_input(view, root) {
+                            true => (0, format!("{}u", scalar_slot.get(&root).unwrap_or(&0) / 4)),
+                            false => {
                                 let Some(binding) = binding_of(root) else {
                                     return Err(Error::Graph(
                                         "a fused operand has no binding".into(),
                                     ));
                                 };
-                                match how {
-                                    Load::Flat => format!("b{binding}[i]"),
-                                    Load::First => format!("b{binding}[0]"),
-                                    Load::At(at) => format!("b{binding}[{at}]"),
-                                }
+                                (binding, how.index("0"))
                             }
                         };
-                        body += &format!("    let {name} = {place};\n");
+                        let shared = match &how {
+                            Load::First => true,
+                            Load::Flat => false,
+                            Load::At(at) => at.same,
+                        };
+                        let name = if wide[binding] {
+                            let ty = dtype(&root).wgsl();
+                            loads += &format!(
+                                "    let {x} = b{binding}[({index}) / 8u];\n    \
+                                 let {x}_0 = bitcast<vec4<{ty}>>(evens({x}));\n    \
+                                 let {x}_1 = bitcast<vec4<{ty}>>(odds({x}));\n"
+                            );
+                            format!("{x}_${{e % 2}}[${{e / 2}}]")
+                        } else if shared || is_scalar_input(view, root) {
+                            loads += &format!("    let {x} = b{binding}[{index}];\n");
+                            x
+                        } else {
+                            let index = how.index("${e}");
+                            body += &format!("    let {x}_${{e}} = b{binding}[{index}];\n");
+                            format!("{x}_${{e}}")
+                        };
                         loaded.insert((root, how), name.clone());
                         name
                     }
@@ -231,7 +319,7 @@ pub(super) fn generate(
             node: crate::graph::NodeId(*i as u32),
             output: 0,
         };
-        let name = format!("v{}", names.len());
+        let name = format!("v{}_${{e}}", names.len());
         body += &format!("    let {name} = {};\n", op.wgsl(&args));
         names.insert(value, name);
         for import in op.imports() {
@@ -242,6 +330,7 @@ pub(super) fn generate(
         flops += op.flops() * n as u64;
         labels.push(node.op.name());
     }
+    let mut stores = String::new();
     for output in outputs {
         let Some(k) = targets
             .iter()
@@ -249,7 +338,19 @@ pub(super) fn generate(
         else {
             return Err(Error::Graph("a fused result has no binding".into()));
         };
-        body += &format!("    b{k}[i] = {};\n", names[output]);
+        let value = |e: usize| names[output].replace("${e}", &e.to_string());
+        let four = |odd: usize| {
+            let values: Vec<String> = (0..4).map(|e| value(2 * e + odd)).collect();
+            format!(
+                "bitcast<vec4f>(vec4<{}>({}))",
+                dtype(output).wgsl(),
+                values.join(", ")
+            )
+        };
+        stores += &match wide[k] {
+            true => format!("    b{k}[index] = oct({}, {});\n", four(0), four(1)),
+            false => format!("    b{k}[i_0] = {};\n", value(0)),
+        };
     }
 
     let imports: String = imports.iter().map(|i| format!("#import {i}\n")).collect();
@@ -257,12 +358,17 @@ pub(super) fn generate(
     let source = SHADER
         .replace("${IMPORTS}", &imports)
         .replace("${DECLARATIONS}", &declarations)
-        .replace("${BODY}", &body);
+        .replace("${LOADS}", &loads)
+        .replace("${BODY}", &body)
+        .replace("${STORES}", &stores);
     let dispatch = Dispatch {
         kernel: "fused".into(),
         variant: String::new(),
         source: Arc::from(source),
-        defines: Vec::new(),
+        defines: vec![
+            ("WIDE".into(), u32::from(profile.reads_pairs()).to_string()),
+            ("EACH".into(), each.to_string()),
+        ],
         bindings: Vec::new(),
         args: vec![n as u32],
         grid: [1, 1, 1],
@@ -277,7 +383,7 @@ pub(super) fn generate(
     Ok(Fused {
         dispatch,
         targets,
-        flat,
+        walk: Walk { flat, each },
         label,
     })
 }

@@ -1,6 +1,7 @@
 //! What a device allows: large pointwise work is cut into chunks, everything else
 //! that exceeds a limit is an error before anything is allocated.
 
+use super::fused::Walk;
 use super::places::ALIGN;
 use super::updates::overlap;
 use super::{BufferPlan, Step};
@@ -11,7 +12,7 @@ use crate::{Error, Result};
 /// Splits a pointwise dispatch whose operands exceed a binding, and sets its grid.
 pub(super) fn chunk(
     mut step: Step,
-    flat: &[bool],
+    walk: &Walk,
     profile: &DeviceProfile,
     out: &mut Vec<Step>,
 ) -> Result<()> {
@@ -21,7 +22,8 @@ pub(super) fn chunk(
         .iter()
         .map(|(s, a)| s.bytes * if *a == Access::ReadWrite { 2 } else { 1 })
         .sum();
-    let all_flat = flat
+    let all_flat = walk
+        .flat
         .iter()
         .zip(&step.bindings)
         .all(|(f, (s, _))| *f || s.bytes <= 4 * ALIGN);
@@ -38,13 +40,13 @@ pub(super) fn chunk(
         part.args[0] = count as u32;
         part.flops = step.flops * count / n;
         part.bytes = step.bytes * count / n;
-        for ((slice, _), flat) in part.bindings.iter_mut().zip(flat) {
+        for ((slice, _), flat) in part.bindings.iter_mut().zip(&walk.flat) {
             if *flat && size < n {
                 slice.offset += 4 * done;
                 slice.bytes = 4 * count;
             }
         }
-        let groups = count.div_ceil(64);
+        let groups = count.div_ceil(64 * walk.each as u64);
         let y = groups.div_ceil(u64::from(profile.max_groups)).max(1);
         if y > u64::from(profile.max_groups) {
             return Err(Error::LimitExceeded {

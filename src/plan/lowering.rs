@@ -1,6 +1,6 @@
 //! From units to dispatches whose bindings are not resolved to buffers yet.
 
-use super::fused::{self, Target};
+use super::fused::{self, Target, Walk};
 use super::places::{Builder, Place};
 use super::units::UnitId;
 use super::{Role, Slice};
@@ -12,8 +12,8 @@ pub(super) struct Draft {
     pub(super) op: String,
     pub(super) dispatch: Dispatch,
     pub(super) bindings: Vec<(Place, Access)>,
-    /// For fused dispatches: which bindings are walked element by element.
-    pub(super) flat: Option<Vec<bool>>,
+    /// For dispatches over elements.
+    pub(super) walk: Option<Walk>,
 }
 
 impl Builder<'_> {
@@ -89,7 +89,7 @@ impl Builder<'_> {
                     op: op.name().into(),
                     dispatch,
                     bindings,
-                    flat: None,
+                    walk: None,
                 });
             }
         }
@@ -115,18 +115,23 @@ impl Builder<'_> {
             return Ok(());
         }
         let mut cx = Lower::new("pack", vec![spec.clone()], vec![spec.clone()], self.profile);
+        let each = self.profile.elements_each(spec.shape.numel());
         cx.kernel("copy", include_str!("../../shaders/copy.wgsl"))
+            .define("EACH", each)
             .arg(spec.shape.numel())
             .read(Slot::In(0))
             .write(Slot::Out(0))
-            .threads(spec.shape.numel(), 64)?;
+            .threads(spec.shape.numel().div_ceil(each), 64)?;
         for dispatch in cx.finish().0 {
             let bindings = vec![(from, Access::Read), (Place::Fixed(slot), Access::Write)];
             drafts.push(Draft {
                 op: "pack".into(),
                 dispatch,
                 bindings,
-                flat: Some(vec![true, true]),
+                walk: Some(Walk {
+                    flat: vec![true, true],
+                    each,
+                }),
             });
         }
         Ok(())
@@ -144,6 +149,7 @@ impl Builder<'_> {
             &outputs,
             &self.in_place,
             &self.scalars,
+            self.profile,
         )?;
         let mut bindings = Vec::new();
         for (target, access) in &fused.targets {
@@ -165,7 +171,7 @@ impl Builder<'_> {
             op: fused.label,
             dispatch: fused.dispatch,
             bindings,
-            flat: Some(fused.flat),
+            walk: Some(fused.walk),
         });
         Ok(())
     }
