@@ -79,6 +79,16 @@ fn cases() -> Vec<Case> {
         ([2, 6, 3, 3], 4, [1, 1], grouped(2, plain)),
         ([2, 5, 6, 7], 5, [3, 3], grouped(5, same(1))),
         ([1, 3, 6, 7], 6, [5, 5], grouped(3, strided([2, 2], 2))),
+        // Rows of whole vec4s, one filter a channel.
+        ([2, 3, 11, 12], 3, [3, 3], grouped(3, same(1))),
+        (
+            [1, 4, 9, 20],
+            4,
+            [7, 6],
+            grouped(4, asymmetric([3, 0, 5, 4])),
+        ),
+        ([2, 2, 3, 4], 2, [5, 5], grouped(2, same(2))),
+        ([1, 3, 4, 8], 3, [1, 1], grouped(3, plain)),
         ([2, 2, 6, 7], 3, [3, 3], asymmetric([1, 2, 0, 3])),
         ([1, 2, 6, 9], 3, [3, 5], asymmetric([2, 0, 4, 0])),
         ([1, 2, 6, 2], 3, [3, 1], asymmetric([0, 1, 0, 0])),

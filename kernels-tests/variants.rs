@@ -115,12 +115,14 @@ fn convolutions() -> Vec<Case> {
         halves(8, 36, 1, ConvParams::default()),
         halves(5, 37, 3, same),
         halves(4, 6, 3, ConvParams { groups: 2, ..same }),
+        halves(5, 5, 3, ConvParams { groups: 5, ..same }),
         residual(1, 0),
         residual(3, 1),
         case("1x1", 8, 36, 1, ConvParams::default()),
         case("3x3", 5, 37, 3, same),
         case("3x3, strided", 4, 6, 3, ConvParams { stride, ..same }),
         case("3x3, groups", 4, 6, 3, ConvParams { groups: 2, ..same }),
+        case("3x3, depthwise", 5, 5, 3, ConvParams { groups: 5, ..same }),
         build_case(
             "transposed",
             &[
@@ -176,6 +178,7 @@ fn every_variant_of_convolutions() {
         "product" => "matmul_shuffle",
         "packed" => "conv2d_shuffle",
         "columns" => "conv2d_columns",
+        "depthwise" => "conv2d_depthwise",
         "register" => "conv2d",
         _ => "conv2d_tiled",
     });

@@ -14,6 +14,7 @@
 #import grid
 #import activation
 #import half
+#import wide
 
 struct Args {
     // Tiles of pixels of all samples, and that number padded to whole subgroups.
@@ -59,9 +60,9 @@ struct Args {
 #endif
 #if VECTORS
 #if RESIDUAL
-@group(0) @binding(${2 + BIAS}) var<storage, read> residual: array<vec4f>;
+@group(0) @binding(${2 + BIAS}) var<storage, read> residual: array<Quad>;
 #endif
-@group(0) @binding(${2 + BIAS + RESIDUAL}) var<storage, read_write> y: array<vec4f>;
+@group(0) @binding(${2 + BIAS + RESIDUAL}) var<storage, read_write> y: array<Quad>;
 #else
 #if RESIDUAL
 @group(0) @binding(${2 + BIAS}) var<storage, read> residual: array<f32>;
@@ -194,9 +195,9 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
         var out${o}_${q} = shift + vec4f(
             sum${o}_${q * 4}, sum${o}_${q * 4 + 1}, sum${o}_${q * 4 + 2}, sum${o}_${q * 4 + 3});
 #if RESIDUAL
-        out${o}_${q} += residual[at${o}_${q}];
+        out${o}_${q} += quad(residual[at${o}_${q}]);
 #endif
-        y[at${o}_${q}] = act4(out${o}_${q});
+        y[at${o}_${q}] = to_quad(act4(out${o}_${q}));
 #end
 #else
 #repeat t TX

@@ -56,9 +56,9 @@ struct Args {
 #endif
 #if VECTORS
 #if RESIDUAL
-@group(0) @binding(${2 + BIAS}) var<storage, read> residual: array<vec4f>;
+@group(0) @binding(${2 + BIAS}) var<storage, read> residual: array<Quad>;
 #endif
-@group(0) @binding(${2 + BIAS + RESIDUAL}) var<storage, read_write> y: array<vec4f>;
+@group(0) @binding(${2 + BIAS + RESIDUAL}) var<storage, read_write> y: array<Quad>;
 #else
 #if RESIDUAL
 @group(0) @binding(${2 + BIAS}) var<storage, read> residual: array<f32>;
@@ -207,9 +207,9 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
                     sum${o}_${r * RX + q * 4}, sum${o}_${r * RX + q * 4 + 1},
                     sum${o}_${r * RX + q * 4 + 2}, sum${o}_${r * RX + q * 4 + 3});
 #if RESIDUAL
-                out += residual[to / 4u + ${q}u];
+                out += quad(residual[to / 4u + ${q}u]);
 #endif
-                y[to / 4u + ${q}u] = act4(out);
+                y[to / 4u + ${q}u] = to_quad(act4(out));
             }
 #end
 #else

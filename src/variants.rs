@@ -45,7 +45,14 @@ const TABLE: &[Row] = &[
         "conv2d",
         DeviceClass::Software,
         &[
-            "product", "columns", "packed", "register", "tile 32", "tile 64", "tile 128",
+            "depthwise",
+            "product",
+            "columns",
+            "packed",
+            "register",
+            "tile 32",
+            "tile 64",
+            "tile 128",
         ],
     ),
     row(

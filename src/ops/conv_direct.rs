@@ -99,6 +99,7 @@ pub(crate) fn lower(parts: &[Direct], product: Option<Product>, cx: &mut Lower<'
         (None, "product") => as_product.is_some(),
         (None, "packed") => conv_packed::can_share(device),
         (None, "columns") => parts.iter().all(|p| p.is_product(device.max_binding)),
+        (None, "depthwise") => parts.iter().all(Direct::is_depthwise),
         _ => true,
     };
     let fits = |variant: &str| match (Tile::of(variant), variant) {
@@ -123,6 +124,7 @@ pub(crate) fn lower(parts: &[Direct], product: Option<Product>, cx: &mut Lower<'
     for part in parts {
         match Tile::of(variant) {
             None if variant == "columns" => part.lower_columns(cx)?,
+            None if variant == "depthwise" => part.lower_depthwise(cx)?,
             // A lattice without any tap only gets its bias.
             Some(tile) if !part.taps.contains(&0) => part.lower_tiled(cx, variant, &tile)?,
             _ => part.lower(cx)?,

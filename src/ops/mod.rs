@@ -8,6 +8,7 @@ mod codebook;
 mod concat;
 mod conv;
 mod conv_columns;
+mod conv_depthwise;
 mod conv_direct;
 mod conv_input;
 mod conv_packed;
