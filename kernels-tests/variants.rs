@@ -46,6 +46,40 @@ fn products() -> Vec<Case> {
         |_, x| vec![x[0].matmul(&x[1])],
         false,
     ));
+    // One row: long, and with columns or an inner axis that end within a vec4.
+    for (n, k, tb) in [
+        (70, 300, true),
+        (1, 8, true),
+        (72, 45, false),
+        (4, 1, false),
+    ] {
+        for batch in [1, 3] {
+            let a = Data::f32([batch, 1, k], 1);
+            let b = Data::f32(if tb { [batch, n, k] } else { [batch, k, n] }, 2);
+            cases.push(build_case(
+                &format!("one row {batch}x{n}x{k} {tb}"),
+                &[a.clone(), b.clone()],
+                |graph, x| {
+                    vec![
+                        x[0].matmul_with(&x[1], false, tb),
+                        x[0].matmul_with(&b.half(graph), false, tb),
+                        a.half(graph).matmul_with(&x[1], false, tb),
+                    ]
+                },
+                false,
+            ));
+        }
+    }
+    cases.push(build_case(
+        "one row, linear",
+        &[
+            Data::f32([1, 40], 1),
+            Data::f32([10, 40], 2),
+            Data::f32([10], 3),
+        ],
+        |_, x| vec![x[0].linear(&x[1], Some(&x[2]), Activation::Relu)],
+        false,
+    ));
     for (m, n, k, ta, tb) in [(37, 70, 45, false, false), (40, 72, 300, true, true)] {
         let a = Data::f32(if ta { [k, m] } else { [m, k] }, 1);
         let b = Data::f32(if tb { [n, k] } else { [k, n] }, 2);
@@ -168,6 +202,7 @@ fn every_variant_of_products() {
         "shuffle" => "matmul_shuffle",
         "packed" => "matmul_packed",
         "register" => "matmul",
+        "row" => "matmul_row",
         _ => "matmul_tiled",
     });
 }
@@ -191,7 +226,7 @@ fn the_table_decides_unless_a_choice_was_measured() {
         ..DeviceProfile::baseline()
     };
     let choose = |profile: &DeviceProfile, can: fn(&str) -> bool| {
-        variants::choose(profile, "matmul", "large", can, |_| true)
+        variants::choose(profile, "matmul", "large", can, |v| v != "row")
     };
     let mut discrete = profile(DeviceClass::Discrete);
     assert_eq!(choose(&discrete, |_| true), "tile 128");

@@ -101,6 +101,20 @@ fn products(cases: &mut Vec<Case>) {
             ));
         }
     }
+    for tb in [false, true] {
+        let b = Data::f32(if tb { [44, 20] } else { [20, 44] }, 2);
+        cases.push(build_case(
+            "matmul of one row",
+            &[Data::f32([1, 20], 1), b.clone()],
+            |graph, x| {
+                vec![
+                    x[0].matmul_with(&x[1], false, tb),
+                    x[0].matmul_with(&b.half(graph), false, tb),
+                ]
+            },
+            true,
+        ));
+    }
     for activation in [
         Activation::None,
         Activation::Relu,

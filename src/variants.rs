@@ -28,18 +28,18 @@ const TABLE: &[Row] = &[
         "matmul",
         DeviceClass::Software,
         &[
-            "packed", "shuffle", "register", "tile 32", "tile 64", "tile 128",
+            "packed", "shuffle", "register", "row", "tile 32", "tile 64", "tile 128",
         ],
     ),
     row(
         "matmul",
         DeviceClass::Integrated,
-        &["tile 64", "tile 32", "register"],
+        &["row", "tile 64", "tile 32", "register"],
     ),
     row(
         "matmul",
         DeviceClass::Discrete,
-        &["tile 128", "tile 64", "tile 32", "register"],
+        &["row", "tile 128", "tile 64", "tile 32", "register"],
     ),
     row(
         "conv2d",

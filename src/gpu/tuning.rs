@@ -37,6 +37,7 @@ const KERNELS: &[&str] = &[
     include_str!("../../shaders/matmul.wgsl"),
     include_str!("../../shaders/matmul_merge.wgsl"),
     include_str!("../../shaders/matmul_pack.wgsl"),
+    include_str!("../../shaders/matmul_row.wgsl"),
     include_str!("../../shaders/matmul_shuffle.wgsl"),
     include_str!("../../shaders/matmul_tiled.wgsl"),
     include_str!("../../shaders/lib/wide.wgsl"),

@@ -9,6 +9,7 @@ use crate::variants;
 
 const REGISTER: &str = include_str!("../../shaders/matmul.wgsl");
 const SHUFFLE: &str = include_str!("../../shaders/matmul_shuffle.wgsl");
+const ROW: &str = include_str!("../../shaders/matmul_row.wgsl");
 const PACK: &str = include_str!("../../shaders/matmul_pack.wgsl");
 const TILED: &str = include_str!("../../shaders/matmul_tiled.wgsl");
 const MERGE: &str = include_str!("../../shaders/matmul_merge.wgsl");
@@ -50,6 +51,14 @@ pub(crate) struct Tile {
     pub threads: [usize; 2],
     pub each: [usize; 2],
     pub depth: usize,
+}
+
+/// How the types and the functions of lib/half.wgsl begin for what lies in a slot.
+fn half_names(cx: &Lower<'_>, slot: Slot) -> (&'static str, &'static str) {
+    match cx.is_f16(slot) {
+        true => ("Half", "half_"),
+        false => ("", ""),
+    }
 }
 
 impl Tile {
@@ -104,6 +113,10 @@ impl Product {
         let can = |variant: &str| match Tile::of(variant) {
             Some(tile) => tile.possible(device),
             None if variant == "shuffle" => shuffled,
+            None if variant == "row" => {
+                let along = if self.b.2 { self.k } else { self.n };
+                self.m == 1 && along.is_multiple_of(4) && device.max_invocations >= 256
+            }
             None if variant == "packed" => {
                 let lanes = device.subgroup_size.unwrap_or(0) as usize;
                 let most = device.max_binding as usize / 4;
@@ -112,13 +125,14 @@ impl Product {
             }
             None => true,
         };
+        let software = device.class == DeviceClass::Software;
         let fits = |variant: &str| match Tile::of(variant) {
             // Enough full tiles to keep a GPU busy.
             Some(tile) => {
                 let [rows, columns] = tile.extent();
                 2 * self.m > rows && 2 * self.n > columns && (self.tiles(&tile) >= 64 || rows <= 32)
             }
-            None if variant == "shuffle" => self.m >= 4,
+            None if variant == "shuffle" => self.m >= 4 || software && self.m == 1,
             None if variant == "packed" => {
                 // What can be read where it lies is not worth copying.
                 !shuffled
@@ -137,6 +151,7 @@ impl Product {
         match Tile::of(variant) {
             Some(tile) => self.tiled(cx, variant, tile),
             None if variant == "shuffle" => self.shuffle(cx, false),
+            None if variant == "row" => self.row(cx),
             None if variant == "packed" => self.shuffle(cx, true),
             None => self.register(cx),
         }
@@ -186,11 +201,36 @@ impl Product {
             .threads(self.n.div_ceil(4) * self.m.div_ceil(tm) * self.batch, 64)
     }
 
+    fn row(&self, cx: &mut Lower<'_>) -> Result<()> {
+        let [of_a, of_b] = [self.a.0, self.b.0].map(|slot| half_names(cx, slot));
+        // Invocations side by side along the columns, and along the inner axis.
+        let (width, slices) = if self.b.2 { (1, 64) } else { (16, 16) };
+        let a = match (self.b.2, cx.is_f16(self.a.0)) {
+            (true, _) => format!("{}Quad", of_a.0),
+            (false, true) => "u32".into(),
+            (false, false) => "f32".into(),
+        };
+        let kernel = cx
+            .kernel("matmul_row", ROW)
+            .variant("row")
+            .define("WIDTH", width)
+            .define("SLICES", slices)
+            .define("A", a)
+            .define("B", format!("{}Quad", of_b.0))
+            .define("READ_A", of_a.1)
+            .define("READ_B", of_b.1);
+        self.common(kernel, true)
+            .write(Slot::Out(0))
+            .trips(self.k.div_ceil(slices) + slices)
+            .flat_groups(self.n.div_ceil(4 * width) * self.batch)
+    }
+
     /// Rows of a subgroup's tile.
     fn tile_rows(&self, quads: usize) -> usize {
         let covered = |rows: usize| self.m.div_ceil(rows) * rows;
         match self.m {
-            ..=8 => 8,
+            ..=1 => 1,
+            2..=8 => 8,
             9..=16 => 16,
             // The loop over 32 rows of eight columns is about as long as a processor keeps
             // decoded: one of 24 is faster by an eighth, if it does not compute more.
@@ -231,11 +271,7 @@ impl Product {
             true => ("matmul_packed", "packed"),
             false => ("matmul_shuffle", "shuffle"),
         };
-        // How types and functions of what is read begin: see lib/half.wgsl.
-        let [of_a, of_b] = [product.a.0, product.b.0].map(|slot| match cx.is_f16(slot) {
-            true => ("Half", "half_"),
-            false => ("", ""),
-        });
+        let [of_a, of_b] = [product.a.0, product.b.0].map(|slot| half_names(cx, slot));
         let kernel = cx
             .kernel(name, SHUFFLE)
             .variant(format!("{variant} {tm}x{}", 4 * quads * lanes))
