@@ -217,3 +217,44 @@ fn given_gradients_replace_the_recorded_ones() {
     let short = Tensor::with_gradient(&[&x], &x, |_, _, _| Vec::new());
     assert!(tape::backward(&short.sum(&[], false), &[&x]).is_err());
 }
+
+/// From 4,096 elements on, software adapters move eight at a time where they stay together.
+#[test]
+fn eight_elements_at_a_time() {
+    let x = || Data::f32([6, 24, 8, 8], 1);
+    let exact = |name: &str, f: fn(&Tensor) -> Tensor| {
+        check_op(name, &[x()], |_, t| vec![f(&t[0])], EXACT.no_grad());
+    };
+    exact("whole planes change places", |x| x.permute(&[1, 0, 2, 3]));
+    exact("rows do", |x| x.permute(&[0, 2, 1, 3]));
+    exact("single elements do", |x| x.permute(&[0, 1, 3, 2]));
+    exact("planes from the eighth on", |x| x.slice(1, 8, 16));
+    exact("every second plane", |x| x.slice_step(1, 0, 12, 2));
+    exact("rows of eight", |x| x.slice(2, 1, 7).slice(1, 3, 20));
+    exact("not from a multiple of eight", |x| x.slice(3, 1, 6));
+    exact("planes before and after", |x| {
+        x.pad(&[(0, 0), (3, 5), (0, 0), (0, 0)], 0.5)
+    });
+    exact("rows before and after", |x| {
+        x.pad(&[(0, 0), (0, 0), (1, 2), (0, 0)], -0.5)
+    });
+    exact("elements before and after", |x| {
+        x.pad(&[(0, 0), (0, 0), (0, 0), (4, 8)], 0.5)
+    });
+    exact("elements on both sides", |x| {
+        x.pad(&[(0, 0), (0, 0), (0, 0), (8, 8)], 0.5)
+    });
+    exact("planes in a ring", |x| x.roll(1, 5));
+    exact("backwards", |x| x.flip(&[1]));
+    exact("backwards in rows", |x| x.flip(&[3]));
+    for (axis, width) in [(1, 3), (3, 3), (3, 16)] {
+        let mut shape = [6, 24, 8, 8];
+        shape[axis] = width;
+        check_op(
+            &format!("{width} beside along {axis}"),
+            &[x(), Data::f32(shape, 2)],
+            |_, t| vec![Tensor::concat(&[&t[0], &t[1], &t[0]], axis as isize)],
+            EXACT.no_grad(),
+        );
+    }
+}

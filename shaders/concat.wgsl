@@ -1,9 +1,11 @@
 // y[r, offset + c] = the COUNT inputs side by side: input k holds columns end_(k-1)..end_k
 //   of a stripe of `width` columns; y has `pitch` columns
+// TYPE: f32, u32, or Oct where all counts are multiples of eight words, and count those.
 // Inputs x_k are [rows, end_k - end_(k-1)].
 // Grid: flat, one invocation per element of the stripe. Caller: ops/concat.rs
 #import grid
 #import divide
+#import wide
 
 struct Args {
     total: u32,

@@ -11,13 +11,13 @@
 #import divide
 #import coupling
 
-@group(0) @binding(0) var<storage, read_write> y: array<Cell>;
-@group(0) @binding(1) var<storage, read> raw: array<Cell>;
+@group(0) @binding(0) var<storage, read_write> y: array<Stored>;
+@group(0) @binding(1) var<storage, read> raw: array<Stored>;
 #if SCALE != none
 @group(0) @binding(2) var<storage, read_write> part: array<f32>;
 #endif
 #if IN_PLACE == 0
-@group(0) @binding(${BINDING_X}) var<storage, read> x: array<Cell>;
+@group(0) @binding(${BINDING_X}) var<storage, read> x: array<Stored>;
 #endif
 
 @compute @workgroup_size(64)
@@ -33,8 +33,8 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
     var total = Cell();
     for (var cell = moved.x; cell < moved.y; cell += args.lanes) {
         let at = place(n, cell);
-        let v = ${X}[at.x];
-        let t = raw[at.t];
+        let v = cell_of(${X}[at.x]);
+        let t = cell_of(raw[at.t]);
 #if SCALE == none
 #if INVERSE
         let out = v - t;
@@ -42,7 +42,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
         let out = v + t;
 #endif
 #else
-        let s = scale(raw[at.s]);
+        let s = scale(cell_of(raw[at.s]));
 #if INVERSE
         let log_det = -s.log;
 #if SHIFT_FIRST
@@ -61,12 +61,12 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
 #endif
 #if CHECKER
         let inside = transformed(at.inner);
-        y[at.x] = select(v, out, inside);
+        y[at.x] = stored(select(v, out, inside));
 #if SCALE != none
         total += select(Cell(), log_det, inside);
 #endif
 #else
-        y[at.x] = out;
+        y[at.x] = stored(out);
 #if SCALE != none
         total += log_det;
 #endif

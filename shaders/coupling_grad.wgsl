@@ -12,13 +12,13 @@
 #import divide
 #import coupling
 
-@group(0) @binding(0) var<storage, read> y: array<Cell>;
-@group(0) @binding(1) var<storage, read> raw: array<Cell>;
+@group(0) @binding(0) var<storage, read> y: array<Stored>;
+@group(0) @binding(1) var<storage, read> raw: array<Stored>;
 @group(0) @binding(2) var<storage, read> upstream: array<f32>;
-@group(0) @binding(3) var<storage, read_write> dx: array<Cell>;
-@group(0) @binding(4) var<storage, read_write> draw: array<Cell>;
+@group(0) @binding(3) var<storage, read_write> dx: array<Stored>;
+@group(0) @binding(4) var<storage, read_write> draw: array<Stored>;
 #if IN_PLACE == 0
-@group(0) @binding(5) var<storage, read> dy: array<Cell>;
+@group(0) @binding(5) var<storage, read> dy: array<Stored>;
 #endif
 
 @compute @workgroup_size(64)
@@ -34,36 +34,36 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
     let u = Cell(upstream[n]);
     for (var cell = moved.x; cell < moved.y; cell += args.lanes) {
         let at = place(n, cell);
-        let s = scale(raw[at.s]);
-        let g = ${DY}[at.x];
+        let s = scale(cell_of(raw[at.s]));
+        let g = cell_of(${DY}[at.x]);
 #if INVERSE
         let by_x = g / s.value;
 #if SHIFT_FIRST
         let by_t = -g;
-        let by_s = -s.slope * (g * (y[at.x] + raw[at.t]) + u);
+        let by_s = -s.slope * (g * (cell_of(y[at.x]) + cell_of(raw[at.t])) + u);
 #else
         let by_t = -by_x;
-        let by_s = -s.slope * (g * y[at.x] + u);
+        let by_s = -s.slope * (g * cell_of(y[at.x]) + u);
 #endif
 #else
         let by_x = g * s.value;
 #if SHIFT_FIRST
         let by_t = by_x;
-        let by_s = s.slope * (g * y[at.x] + u);
+        let by_s = s.slope * (g * cell_of(y[at.x]) + u);
 #else
         let by_t = g;
-        let by_s = s.slope * (g * (y[at.x] - raw[at.t]) + u);
+        let by_s = s.slope * (g * (cell_of(y[at.x]) - cell_of(raw[at.t])) + u);
 #endif
 #endif
 #if CHECKER
         let inside = transformed(at.inner);
-        dx[at.x] = select(g, by_x, inside);
-        draw[at.t] = select(Cell(), by_t, inside);
-        draw[at.s] = select(Cell(), by_s, inside);
+        dx[at.x] = stored(select(g, by_x, inside));
+        draw[at.t] = stored(select(Cell(), by_t, inside));
+        draw[at.s] = stored(select(Cell(), by_s, inside));
 #else
-        dx[at.x] = by_x;
-        draw[at.t] = by_t;
-        draw[at.s] = by_s;
+        dx[at.x] = stored(by_x);
+        draw[at.t] = stored(by_t);
+        draw[at.s] = stored(by_s);
 #endif
     }
 #if COPY

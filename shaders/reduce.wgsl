@@ -10,6 +10,7 @@
 // Sums are blocked by 64 at most, so that rounding grows with the blocks, not the elements.
 // Grid: flat over outputs * parts. Caller: ops/fold.rs
 #import grid
+#import cell
 #import math
 
 struct Args {
@@ -32,29 +33,7 @@ struct Args {
 }
 #args
 
-#if VEC4
-alias Cell = vec4f;
-
-fn add_up(c: vec4f) -> f32 {
-    return (c.x + c.y) + (c.z + c.w);
-}
-
-fn largest(c: vec4f) -> f32 {
-    return max(max(c.x, c.y), max(c.z, c.w));
-}
-#else
-alias Cell = f32;
-
-fn add_up(c: f32) -> f32 {
-    return c;
-}
-
-fn largest(c: f32) -> f32 {
-    return c;
-}
-#endif
-
-@group(0) @binding(0) var<storage, read> x: array<Cell>;
+@group(0) @binding(0) var<storage, read> x: array<Stored>;
 #if FOLD == arg
 #if W
 @group(0) @binding(2) var<storage, read> w: array<u32>;
@@ -68,7 +47,7 @@ fn largest(c: f32) -> f32 {
 #else
 @group(0) @binding(1) var<storage, read_write> y: array<f32>;
 #if W
-@group(0) @binding(2) var<storage, read> w: array<Cell>;
+@group(0) @binding(2) var<storage, read> w: array<Stored>;
 #endif
 #if Y2
 @group(0) @binding(${2+W}) var<storage, read_write> y2: array<f32>;
@@ -131,7 +110,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
     var total = Cell();
     var total2 = Cell();
 #if FOLD == max
-    var best = ${SIGN} * x[at];
+    var best = ${SIGN} * cell_of(x[at]);
 #else
     var best = LOWEST;
 #endif
@@ -146,19 +125,19 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
         var sum = Cell();
         var sum2 = Cell();
         for (var i = 0u; i < run; i++) {
-            let v = x[at];
+            let v = cell_of(x[at]);
 #if FOLD == sum
             sum += v;
 #elif FOLD == centered
             sum += (v - middle) * (v - middle);
 #elif FOLD == product
-            sum += v * w[at];
+            sum += v * cell_of(w[at]);
 #elif FOLD == dot
             sum += v;
 #if MERGE
-            sum2 += w[at];
+            sum2 += cell_of(w[at]);
 #else
-            sum2 += v * (w[at] - middle);
+            sum2 += v * (cell_of(w[at]) - middle);
 #endif
 #elif FOLD == max
             best = max(best, ${SIGN} * v);
@@ -175,7 +154,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
             }
 #elif FOLD == lse
 #if MERGE
-            let mass = w[at];
+            let mass = cell_of(w[at]);
 #else
             let mass = 1.0;
 #endif

@@ -8,6 +8,7 @@
 // VEC4: rows that are contiguous are read four neighbours at a time; extent counts these.
 // Grid: flat over rows or elements. Caller: ops/softmax.rs
 #import grid
+#import cell
 #import math
 
 struct Args {
@@ -18,39 +19,19 @@ struct Args {
 #args
 
 #if VEC4
-alias Cell = vec4f;
-
 fn exp_each(x: vec4f) -> vec4f {
     return vec4f(exp_f32(x.x), exp_f32(x.y), exp_f32(x.z), exp_f32(x.w));
 }
-
-fn add_up(x: vec4f) -> f32 {
-    return (x.x + x.y) + (x.z + x.w);
-}
-
-fn largest(x: vec4f) -> f32 {
-    return max(max(x.x, x.y), max(x.z, x.w));
-}
 #else
-alias Cell = f32;
-
 fn exp_each(x: f32) -> f32 {
     return exp_f32(x);
 }
-
-fn add_up(x: f32) -> f32 {
-    return x;
-}
-
-fn largest(x: f32) -> f32 {
-    return x;
-}
 #endif
 
-@group(0) @binding(0) var<storage, read> x: array<Cell>;
-@group(0) @binding(1) var<storage, read_write> y: array<Cell>;
+@group(0) @binding(0) var<storage, read> x: array<Stored>;
+@group(0) @binding(1) var<storage, read_write> y: array<Stored>;
 #if GRAD
-@group(0) @binding(2) var<storage, read> w: array<Cell>;
+@group(0) @binding(2) var<storage, read> w: array<Stored>;
 #endif
 #if ROWS == 0
 @group(0) @binding(${2+GRAD}) var<storage, read> sums: array<f32>;
@@ -89,36 +70,36 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
     var sums = Cell();
     for (var at = start; at < end; at += args.inner) {
 #if LOG
-        sums += x[at];
+        sums += cell_of(x[at]);
 #else
-        sums += x[at] * w[at];
+        sums += cell_of(x[at]) * cell_of(w[at]);
 #endif
     }
     let sum = add_up(sums);
     for (var at = start; at < end; at += args.inner) {
-        y[at] = backward(x[at], w[at], sum);
+        y[at] = stored(backward(cell_of(x[at]), cell_of(w[at]), sum));
     }
 #else
-    var peaks = x[start];
+    var peaks = cell_of(x[start]);
     for (var at = start; at < end; at += args.inner) {
-        peaks = max(peaks, x[at]);
+        peaks = max(peaks, cell_of(x[at]));
     }
     let peak = largest(peaks);
     var masses = Cell();
     for (var at = start; at < end; at += args.inner) {
-        masses += exp_each(x[at] - peak);
+        masses += exp_each(cell_of(x[at]) - peak);
     }
     let mass = add_up(masses);
     for (var at = start; at < end; at += args.inner) {
-        y[at] = forward(x[at], peak, mass);
+        y[at] = stored(forward(cell_of(x[at]), peak, mass));
     }
 #endif
 #else
     let row = (index / (args.extent * args.inner)) * args.inner + index % args.inner;
 #if GRAD
-    y[index] = backward(x[index], w[index], sums[row]);
+    y[index] = stored(backward(cell_of(x[index]), cell_of(w[index]), sums[row]));
 #else
-    y[index] = forward(x[index], sums[row], masses[row]);
+    y[index] = stored(forward(cell_of(x[index]), sums[row], masses[row]));
 #endif
 #endif
 }

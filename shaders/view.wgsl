@@ -4,10 +4,12 @@
 //          two multiples of dilate_i, take the fill value
 //   wrap:  r_i = o_i; from turn_i on, jump_i is added
 // Axes are numbered from the innermost; neighbours that move together were merged.
+// TYPE: f32, u32, or Oct where eight words always move together; all counts are of those.
 // Strides may be negative: offsets are counted modulo 2^32.
 // Grid: flat, one invocation per output element. Caller: ops/view.rs
 #import grid
 #import divide
+#import wide
 
 struct Args {
     total: u32,
@@ -60,7 +62,12 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
     at += r${i} * args.stride${i};
 #endif
 #end
+#if TYPE == Oct
+    let eight = vec4f(bitcast<f32>(args.fill));
+    var value = oct(eight, eight);
+#else
     var value = bitcast<${TYPE}>(args.fill);
+#endif
     if (inside) {
         value = x[at];
     }

@@ -1,5 +1,6 @@
 // What both coupling kernels know: where elements and their raw values lie, and the
 // scale with its logarithm. See ops/coupling.rs.
+#import cell
 #import math
 
 struct Args {
@@ -32,20 +33,6 @@ struct Args {
     least: f32,
 }
 #args
-
-#if VEC4
-alias Cell = vec4f;
-
-fn add_up(c: vec4f) -> f32 {
-    return (c.x + c.y) + (c.z + c.w);
-}
-#else
-alias Cell = f32;
-
-fn add_up(c: f32) -> f32 {
-    return c;
-}
-#endif
 
 // The first cell of invocation i of a sample, and the end of its block.
 fn block(i: u32, each: u32, cells: u32) -> vec2u {

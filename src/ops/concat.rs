@@ -99,6 +99,16 @@ impl Op for Concat {
             .map(|i| self.chunk(&cx.input(i).shape))
             .collect();
         // One dispatch takes as many inputs as there are bindings beside the output.
+        let together = match chunks.iter().all(|chunk| chunk.is_multiple_of(8)) {
+            true => cx.device().elements_each(out.shape.numel()),
+            false => 1,
+        };
+        let name = match together {
+            8 => "Oct",
+            _ => out.dtype.wgsl(),
+        };
+        let (pitch, chunks) = (pitch / together, chunks.iter().map(|c| c / together));
+        let chunks: Vec<usize> = chunks.collect();
         let most = cx.device().max_bindings.clamp(2, 8) - 1;
         let mut offset = 0;
         for (stripe, chunks) in chunks.chunks(most).enumerate() {
@@ -107,7 +117,7 @@ impl Op for Concat {
                 .kernel("concat", SHADER)
                 .variant(format!("{} inputs", chunks.len()))
                 .define("COUNT", chunks.len())
-                .define("TYPE", out.dtype.wgsl())
+                .define("TYPE", name)
                 .arg(rows * width)
                 .arg(width)
                 .arg(pitch)
@@ -119,7 +129,7 @@ impl Op for Concat {
             }
             kernel
                 .write(Slot::Out(0))
-                .bytes(8 * rows * width)
+                .bytes(8 * together * rows * width)
                 .threads(rows * width, 64)?;
             offset += width;
         }

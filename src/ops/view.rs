@@ -189,6 +189,22 @@ pub(crate) fn check_words(op: &str, spec: &Spec) -> Result<()> {
     Ok(())
 }
 
+/// Whether `count` neighbours from a multiple of `count` on always move together.
+fn moves_in_runs(runs: &[Run], base: isize, count: usize) -> bool {
+    let whole = |x: isize| x % count as isize == 0;
+    runs.split_last().is_some_and(|(inner, outer)| {
+        let [extent, from, length] = [inner.extent, inner.from, inner.count];
+        inner.stride == 1
+            && inner.dilate == 1
+            && inner.turn == extent
+            && [extent, from, length]
+                .iter()
+                .all(|n| n.is_multiple_of(count))
+            && whole(base)
+            && outer.iter().all(|run| whole(run.stride) && whole(run.jump))
+    })
+}
+
 impl Op for View {
     fn name(&self) -> &'static str {
         self.name
@@ -284,14 +300,34 @@ impl Op for View {
             Outside::Fill(value) => value.to_bits(),
             Outside::Wrap => 0,
         };
-        let total = self.shape.numel();
+        let each = match moves_in_runs(&runs, base, 8) {
+            true => cx.device().elements_each(self.shape.numel()),
+            false => 1,
+        };
+        if let (8, Some((inner, outer))) = (each, runs.split_last_mut()) {
+            inner.extent /= 8;
+            inner.from /= 8;
+            inner.count /= 8;
+            inner.turn /= 8;
+            for run in outer {
+                run.stride /= 8;
+                run.jump /= 8;
+            }
+        }
+        let (total, base) = (self.shape.numel() / each, base / each as isize);
         let mut kernel = cx
             .kernel("view", SHADER)
             .variant(format!("{mode} {}", runs.len()))
             .define("RANK", runs.len())
             .define("MODE", mode)
             .define("DILATED", (mode == "fill" && dilated) as u32)
-            .define("TYPE", spec.dtype.wgsl())
+            .define(
+                "TYPE",
+                match each {
+                    8 => "Oct",
+                    _ => spec.dtype.wgsl(),
+                },
+            )
             .arg(total)
             .arg_i32(base)
             .arg(fill as usize);
@@ -307,7 +343,7 @@ impl Op for View {
         kernel
             .read(Slot::In(0))
             .write(Slot::Out(0))
-            .bytes(8 * total)
+            .bytes(8 * each * total)
             .threads(total, 64)
     }
 }
