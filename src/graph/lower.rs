@@ -155,6 +155,7 @@ impl<'a> Lower<'a> {
                 trips: 1,
             },
             lower: self,
+            stored: Vec::new(),
         }
     }
 
@@ -169,6 +170,8 @@ impl<'a> Lower<'a> {
 pub struct KernelBuilder<'l, 'a> {
     lower: &'l mut Lower<'a>,
     dispatch: Dispatch,
+    /// What the text was told the storage of.
+    stored: Vec<Slot>,
 }
 
 impl KernelBuilder<'_, '_> {
@@ -186,7 +189,8 @@ impl KernelBuilder<'_, '_> {
 
     /// Tells the text how the floats of `slot` are stored, by the defines `TYPE_name`,
     /// `HALF_name` and `HALF` that `shaders/lib/half.wgsl` explains.
-    pub fn stored(self, name: &str, slot: Slot) -> Self {
+    pub fn stored(mut self, name: &str, slot: Slot) -> Self {
+        self.stored.push(slot);
         let half = self.lower.is_f16(slot);
         let kernel = match half {
             true => self.define("HALF", 1),
@@ -282,6 +286,13 @@ impl KernelBuilder<'_, '_> {
                 needed: self.dispatch.bindings.len() as u64,
                 available: self.lower.device.max_bindings as u64,
             });
+        }
+        let untold = |b: &&Bind| self.lower.is_f16(b.slot) && !self.stored.contains(&b.slot);
+        if self.dispatch.bindings.iter().any(|b| untold(&b)) {
+            return Err(Error::dtype(
+                self.lower.op,
+                format!("`{}` does not read f16", self.dispatch.kernel),
+            ));
         }
         if self.dispatch.trips > LOOP_BUDGET {
             return Err(Error::LimitExceeded {
