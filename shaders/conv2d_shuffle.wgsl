@@ -55,10 +55,12 @@ struct Args {
 @group(0) @binding(2) var<storage, read> bias: array<f32>;
 #endif
 #if VECTORS
+// Not `Quad`s: what turns them around costs the loop above it registers, and more time
+// than the writes save.
 #if RESIDUAL
-@group(0) @binding(${2 + BIAS}) var<storage, read> residual: array<Quad>;
+@group(0) @binding(${2 + BIAS}) var<storage, read> residual: array<vec4f>;
 #endif
-@group(0) @binding(${2 + BIAS + RESIDUAL}) var<storage, read_write> y: array<Quad>;
+@group(0) @binding(${2 + BIAS + RESIDUAL}) var<storage, read_write> y: array<vec4f>;
 #else
 #if RESIDUAL
 @group(0) @binding(${2 + BIAS}) var<storage, read> residual: array<f32>;
@@ -159,6 +161,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
         let even${h} = evens(pair${h});
         let odd${h} = odds(pair${h});
 #end
+        weight += ${HELD / WIDTH * LANES}u;
 #repeat o TO
 #repeat t RX * RY
         sum${o}_${t} = fma(subgroupShuffle(odd${o / LANES / 2}[${o / LANES % 2 * 2 + 1}], ${o % LANES}u), v${t}.w, fma(subgroupShuffle(even${o / LANES / 2}[${o / LANES % 2 * 2 + 1}], ${o % LANES}u), v${t}.z, fma(subgroupShuffle(odd${o / LANES / 2}[${o / LANES % 2 * 2 + 0}], ${o % LANES}u), v${t}.y, fma(subgroupShuffle(even${o / LANES / 2}[${o / LANES % 2 * 2 + 0}], ${o % LANES}u), v${t}.x, sum${o}_${t}))));
@@ -168,13 +171,13 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
 #repeat h HELD
         let held${h} = quad(w[weight + ${h * LANES}u]);
 #end
+        weight += ${HELD / WIDTH * LANES}u;
 #repeat o TO
 #repeat t RX * RY
         sum${o}_${t} = fma(subgroupShuffle(held${o / LANES}.w, ${o % LANES}u), v${t}.w, fma(subgroupShuffle(held${o / LANES}.z, ${o % LANES}u), v${t}.z, fma(subgroupShuffle(held${o / LANES}.y, ${o % LANES}u), v${t}.y, fma(subgroupShuffle(held${o / LANES}.x, ${o % LANES}u), v${t}.x, sum${o}_${t}))));
 #end
 #end
 #endif
-        weight += ${HELD / WIDTH * LANES}u;
 #if DIRECT
     }
 #else
@@ -207,9 +210,9 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
                     sum${o}_${r * RX + q * 4}, sum${o}_${r * RX + q * 4 + 1},
                     sum${o}_${r * RX + q * 4 + 2}, sum${o}_${r * RX + q * 4 + 3});
 #if RESIDUAL
-                out += quad(residual[to / 4u + ${q}u]);
+                out += residual[to / 4u + ${q}u];
 #endif
-                y[to / 4u + ${q}u] = to_quad(act4(out));
+                y[to / 4u + ${q}u] = act4(out);
             }
 #end
 #else
