@@ -44,8 +44,8 @@ fn a_codebook_beyond_the_loop_budget_is_split() {
 
 #[test]
 fn ties_take_the_lowest_index() {
-    // Every code stands twice, in other tiles, and in other parts of the codebook.
-    for (k, d) in [(6, 3), (600, 4), (4096, 8)] {
+    // Every code stands twice: in other tiles, in other lanes, in other parts of the codebook.
+    for (k, d) in [(6, 3), (600, 4), (603, 4), (4096, 8)] {
         let Data::F32 { values, .. } = Data::f32([k, d], 7) else {
             unreachable!()
         };

@@ -229,6 +229,9 @@ fn eight_elements_at_a_time() {
     exact("rows do", |x| x.permute(&[0, 2, 1, 3]));
     exact("single elements do", |x| x.permute(&[0, 1, 3, 2]));
     exact("planes from the eighth on", |x| x.slice(1, 8, 16));
+    exact("eight from the fourth on", |x| {
+        x.reshape([144, 64]).slice(1, 4, 32)
+    });
     exact("every second plane", |x| x.slice_step(1, 0, 12, 2));
     exact("rows of eight", |x| x.slice(2, 1, 7).slice(1, 3, 20));
     exact("not from a multiple of eight", |x| x.slice(3, 1, 6));
