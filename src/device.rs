@@ -65,7 +65,7 @@ pub struct DeviceProfile {
 }
 
 /// The default of [`DeviceProfile::packed_conv_flops`].
-pub const PACKED_CONV_FLOPS: u64 = 1 << 27;
+pub const PACKED_CONV_FLOPS: u64 = 1 << 25;
 
 impl DeviceProfile {
     /// WebGPU's default limits without any optional feature: what every adapter can do.

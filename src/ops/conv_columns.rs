@@ -8,6 +8,12 @@ use crate::graph::{Lower, Slot};
 
 const SHADER: &str = include_str!("../../shaders/conv2d_columns.wgsl");
 
+/// Inputs along x that an invocation may hold at most.
+const WIDEST: usize = 64;
+
+/// Bytes of columns that are worth their memory where other kernels would do.
+const SMALL: usize = 16 << 20;
+
 impl Direct {
     /// Whether the weight is a matrix `[channels_out, channels_in * taps]` and every pixel
     /// of the output is computed, and columns fit into a binding.
@@ -21,7 +27,20 @@ impl Direct {
             && self.weight_tap == [kx as isize, 1]
             && self.weight_in == ky * kx
             && self.weight_out == self.channels_in * ky * kx;
-        plain && ky * kx > 0 && 4 * self.columns() as u64 <= max_binding
+        plain && ky * kx > 0 && self.span(4) <= WIDEST && 4 * self.columns() as u64 <= max_binding
+    }
+
+    /// Whether columns are small, or at least less work than the copy of the weight that
+    /// another kernel would make for every run, and their product is one that shares its reads.
+    pub(super) fn columns_pay(&self, packed: bool, cx: &Lower<'_>) -> bool {
+        let weights = self.channels_out * self.channels_in * self.taps[0] * self.taps[1];
+        let most = if packed { 2 * weights } else { SMALL / 4 };
+        self.columns() <= most && self.product(Slot::In(0)).variant(cx) == "shuffle"
+    }
+
+    /// Inputs along x that `each` pixels of a row see.
+    fn span(&self, each: usize) -> usize {
+        (each - 1) * self.stride[1] + (self.taps[1] - 1) * self.dilation[1] + 1
     }
 
     /// Elements of the columns of all samples.
@@ -30,28 +49,58 @@ impl Direct {
     }
 
     pub(super) fn lower_columns(&self, cx: &mut Lower<'_>) -> Result<()> {
-        let total = self.columns();
-        let depth = self.channels_in * self.taps[0] * self.taps[1];
-        let pixels = self.count[0] * self.count[1];
-        let columns = cx.scratch(4 * total as u64);
-        cx.kernel("conv2d_columns", SHADER)
+        let columns = cx.scratch(4 * self.columns() as u64);
+        let each = if self.count[1].is_multiple_of(4) {
+            4
+        } else {
+            1
+        };
+        let span = self.span(each);
+        // Groups of four pixels begin at multiples of four inputs.
+        let aligned = each == 4 && self.input[1].is_multiple_of(4);
+        let left = match usize::try_from(self.before[1]) {
+            Ok(before) if aligned && before + 4 <= span => Some(before),
+            _ => None,
+        };
+        let full = left.map_or(0, |left| (span - left) / 4);
+        let left = left.unwrap_or(0);
+        let groups_x = self.count[1] / each;
+        let total = self.n * self.channels_in * self.taps[0] * self.count[0] * groups_x;
+        let kernel = cx
+            .kernel("conv2d_columns", SHADER)
+            .define("EACH", each)
+            .define("LEFT", left)
+            .define("FULL", full)
+            .define("FOURS", (full > 0) as u32)
+            .define("REST", span - left - 4 * full)
+            .define("TAPS_X", self.taps[1])
+            .define("STRIDE_X", self.stride[1])
+            .define("DILATION_X", self.dilation[1])
+            .define("CELL", if each == 4 { "Quad" } else { "f32" })
             .arg(total)
             .arg(self.input[0])
             .arg(self.input[1])
             .arg(self.count[0])
-            .arg(self.count[1])
+            .arg(groups_x)
             .arg(self.taps[0])
-            .arg(self.taps[1])
             .arg(self.stride[0])
-            .arg(self.stride[1])
             .arg(self.dilation[0])
-            .arg(self.dilation[1])
             .arg_i32(self.before[0])
             .arg_i32(self.before[1])
-            .read(Slot::In(0))
-            .write(columns)
-            .threads(total, 64)?;
-        let product = Product {
+            .read(Slot::In(0));
+        let kernel = match full {
+            0 => kernel,
+            _ => kernel.read(Slot::In(0)),
+        };
+        kernel.write(columns).threads(total, 64)?;
+        self.product(columns).lower(cx)
+    }
+
+    /// The product of the weight and `columns`.
+    fn product(&self, columns: Slot) -> Product {
+        let depth = self.channels_in * self.taps[0] * self.taps[1];
+        let pixels = self.count[0] * self.count[1];
+        Product {
             batch: self.n,
             m: self.channels_out,
             n: pixels,
@@ -64,7 +113,6 @@ impl Direct {
             },
             residual: self.residual,
             activation: self.activation,
-        };
-        product.lower(cx)
+        }
     }
 }

@@ -111,7 +111,11 @@ pub(crate) fn lower(parts: &[Direct], product: Option<Product>, cx: &mut Lower<'
         }
         (None, "product") => !software || as_product != Some("register"),
         (None, "packed") => conv_packed::worth(device, flops),
-        (None, "columns") => few && channels_out >= 64,
+        (None, "columns") => {
+            let packed = conv_packed::worth(device, flops);
+            let pay = |p: &Direct| p.columns_pay(packed, cx);
+            (few && channels_out >= 64) || software && channels_out >= 32 && parts.iter().all(pay)
+        }
         _ => true,
     };
     let shape = variants::conv_shape(channels_out, flops);
