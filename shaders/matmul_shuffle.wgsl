@@ -58,6 +58,8 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
 
     // In units of vec4. What is past the edge repeats the last row or columns; it is
     // not stored.
+    let n0 = min(column, args.n - EACH) / 4u;
+    let n4 = args.n / 4u;
     let k4 = args.k / 4u;
     let base_a = batch * args.stride_a / 4u;
     let base_b = batch * args.stride_b / 4u;
@@ -65,11 +67,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
 #repeat h HELD
     let row${h} = base_a + (rest % tiles_m) * k4 * ${TM}u + ${h * LANES}u + lane;
 #end
-    let first_b = base_b / ${QUADS}u + (tile % tiles_n) * args.k * LANES + lane;
-    let step_b = LANES;
 #else
-    let n0 = min(column, args.n - EACH) / 4u;
-    let n4 = args.n / 4u;
 #if TRANS_A
     let m4 = args.m / 4u;
     let first = base_a + min(m0 / 4u + lane % ${TM / 4}u, m4 - 1u);
@@ -82,17 +80,23 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
 #repeat j 4 * QUADS
     let from${j} = base_b + (n0 * 4u + ${j}u) * k4;
 #end
-#else
-    let first_b = (base_b + n0) / ${QUADS}u;
-    let step_b = n4 / ${QUADS}u;
 #endif
 #endif
 
+    // The order of what follows is measured: with the sums declared after the addresses, or
+    // those of y written otherwise, a software adapter's compiler makes the loop a sixth slower.
 #repeat r TM
 #repeat q QUADS
     var sum${r}_${q} = vec4f();
 #end
 #end
+#if PACKED
+    let first_b = base_b / ${QUADS}u + (tile % tiles_n) * args.k * LANES + lane;
+    let step_b = LANES;
+#else
+    let first_b = (base_b + n0) / ${QUADS}u;
+    let step_b = n4 / ${QUADS}u;
+#endif
     for (var k = 0u; k < k4; k++) {
         // bJ_Q: row J of b in a lane's columns; where there are eight, the even ones for Q = 0
         // and the odd ones for Q = 1, which is how they are read.
@@ -146,26 +150,30 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
     }
 #repeat r TM
     if (m0 + ${r}u < args.m) {
+#if VECTORS
+        let to = (batch * args.m + m0 + ${r}u) * n4 + n0;
+#endif
 #if QUADS == 2
         var out0 = vec4f(sum${r}_0.x, sum${r}_1.x, sum${r}_0.y, sum${r}_1.y);
         var out1 = vec4f(sum${r}_0.z, sum${r}_1.z, sum${r}_0.w, sum${r}_1.w);
 #else
         var out0 = sum${r}_0;
 #endif
+#if VECTORS == 0
         let line = (batch * args.m + m0 + ${r}u) * args.n;
+#endif
 #repeat q QUADS
 #if BIAS == 2
         out${q} += bias[m0 + ${r}u];
 #endif
 #if VECTORS
-        let to${q} = (line + column) / 4u + ${q}u;
 #if BIAS == 1
-        out${q} += bias[column / 4u + ${q}u];
+        out${q} += bias[n0 + ${q}u];
 #endif
 #if RESIDUAL
-        out${q} += residual[to${q}];
+        out${q} += residual[to + ${q}u];
 #endif
-        y[to${q}] = act4(out${q});
+        y[to + ${q}u] = act4(out${q});
 #else
 #repeat j 4
         if (column + ${4 * q + j}u < args.n) {

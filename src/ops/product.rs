@@ -226,15 +226,11 @@ impl Product {
     }
 
     /// Rows of a subgroup's tile.
-    fn tile_rows(&self, quads: usize) -> usize {
-        let covered = |rows: usize| self.m.div_ceil(rows) * rows;
+    fn tile_rows(&self) -> usize {
         match self.m {
             ..=1 => 1,
             2..=8 => 8,
             9..=16 => 16,
-            // The loop over 32 rows of eight columns is about as long as a processor keeps
-            // decoded: one of 24 is faster by an eighth, if it does not compute more.
-            _ if quads == 2 && 8 * covered(24) <= 9 * covered(32) => 24,
             _ => 32,
         }
     }
@@ -247,7 +243,7 @@ impl Product {
         // A lane's columns, in fours: twice as many need fewer reads of `a` a product.
         let twice = self.n.is_multiple_of(8) && self.n > 4 * lanes;
         let quads = if twice { 2 } else { 1 };
-        let tm = match self.tile_rows(quads) {
+        let tm = match self.tile_rows() {
             rows if packed => rows.next_multiple_of(lanes),
             rows => rows,
         };
