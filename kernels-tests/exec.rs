@@ -460,6 +460,13 @@ fn pointwise_work_beyond_one_binding_is_chunked() {
     let (buffer, offset, bytes) = program.output_buffer(0).unwrap();
     let tail = own.read(buffer, offset + bytes - 16, 16).unwrap();
     assert_eq!(bytemuck::pod_collect_to_vec::<u8, f32>(&tail), [3.0; 4]);
+
+    // Where an element of a row belongs is known from its place in the whole only.
+    let graph = Graph::new();
+    let rows = graph.full([n.div_ceil(3), 3], 1.0);
+    let y = rows.add(&graph.input("row", [3])).relu();
+    let error = graph.compile(&own, &Params::new(0), &[&y]).unwrap_err();
+    assert!(matches!(error, Error::LimitExceeded { .. }), "{error}");
 }
 
 #[test]

@@ -26,11 +26,21 @@ pub(super) struct Fused {
     pub label: String,
 }
 
+/// What of a binding an invocation touches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reach {
+    /// The elements that it computes: chunks can be dispatched one after the other.
+    Along,
+    /// The same whichever those are.
+    Same,
+    /// Elements found from their place in the whole: nothing can be cut.
+    Placed,
+}
+
 /// How a dispatch goes over its elements.
 pub(super) struct Walk {
-    /// Bindings that are walked element by element: chunks of these can be
-    /// dispatched one after the other.
-    pub flat: Vec<bool>,
+    /// Of every binding.
+    pub reach: Vec<Reach>,
     /// Elements of one invocation.
     pub each: usize,
 }
@@ -164,15 +174,20 @@ pub(super) fn generate(
 
     // Bindings: shared scalars, plain inputs, then outputs (with what they overwrite).
     let mut targets: Vec<(Target, Access)> = Vec::new();
-    let mut flat = Vec::new();
+    let mut reach = Vec::new();
     if inputs.iter().any(|v| is_scalar_input(view, *v)) {
         targets.push((Target::Scalars, Access::Read));
-        flat.push(false);
+        reach.push(Reach::Same);
     }
     for input in &inputs {
         if !is_scalar_input(view, *input) && !overwritten.contains(input) {
             targets.push((Target::Value(*input), Access::Read));
-            flat.push(reads_flat(view, units, unit, *input) && view.shape(*input).numel() == n);
+            let elements = view.shape(*input).numel();
+            reach.push(match reads_flat(view, units, unit, *input) {
+                true if elements == n => Reach::Along,
+                _ if elements == 1 => Reach::Same,
+                _ => Reach::Placed,
+            });
         }
     }
     for output in outputs {
@@ -181,7 +196,7 @@ pub(super) fn generate(
             false => Access::Write,
         };
         targets.push((Target::Value(*output), access));
-        flat.push(true);
+        reach.push(Reach::Along);
     }
     let binding_of = |value: ValueId| -> Option<usize> {
         let owner = outputs
@@ -383,7 +398,7 @@ pub(super) fn generate(
     Ok(Fused {
         dispatch,
         targets,
-        walk: Walk { flat, each },
+        walk: Walk { reach, each },
         label,
     })
 }

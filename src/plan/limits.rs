@@ -1,7 +1,7 @@
 //! What a device allows: large pointwise work is cut into chunks, everything else
 //! that exceeds a limit is an error before anything is allocated.
 
-use super::fused::Walk;
+use super::fused::{Reach, Walk};
 use super::places::ALIGN;
 use super::updates::overlap;
 use super::{BufferPlan, Step};
@@ -22,13 +22,9 @@ pub(super) fn chunk(
         .iter()
         .map(|(s, a)| s.bytes * if *a == Access::ReadWrite { 2 } else { 1 })
         .sum();
-    let all_flat = walk
-        .flat
-        .iter()
-        .zip(&step.bindings)
-        .all(|(f, (s, _))| *f || s.bytes <= 4 * ALIGN);
+    let divisible = !walk.reach.contains(&Reach::Placed);
     let per_binding = profile.max_binding / ALIGN * ALIGN / 4;
-    let size = if 4 * n > profile.max_binding && all_flat {
+    let size = if 4 * n > profile.max_binding && divisible {
         per_binding
     } else {
         n
@@ -40,8 +36,8 @@ pub(super) fn chunk(
         part.args[0] = count as u32;
         part.flops = step.flops * count / n;
         part.bytes = step.bytes * count / n;
-        for ((slice, _), flat) in part.bindings.iter_mut().zip(&walk.flat) {
-            if *flat && size < n {
+        for ((slice, _), reach) in part.bindings.iter_mut().zip(&walk.reach) {
+            if *reach == Reach::Along && size < n {
                 slice.offset += 4 * done;
                 slice.bytes = 4 * count;
             }

@@ -1,6 +1,6 @@
 //! From units to dispatches whose bindings are not resolved to buffers yet.
 
-use super::fused::{self, Target, Walk};
+use super::fused::{self, Reach, Target, Walk};
 use super::places::{Builder, Place};
 use super::units::UnitId;
 use super::{Role, Slice};
@@ -129,7 +129,7 @@ impl Builder<'_> {
                 dispatch,
                 bindings,
                 walk: Some(Walk {
-                    flat: vec![true, true],
+                    reach: vec![Reach::Along; 2],
                     each,
                 }),
             });
