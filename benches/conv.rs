@@ -103,7 +103,7 @@ fn backward(c: &mut Criterion) {
     }
     let transposed = ConvTransposeParams {
         stride: [2; 2],
-        padding: [1; 2],
+        padding: [1; 4],
         ..Default::default()
     };
     let shapes: [&[usize]; 2] = [&[16, 64, 14, 14], &[64, 32, 4, 4]];

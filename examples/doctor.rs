@@ -332,7 +332,7 @@ fn families() -> Vec<Family> {
             |_, x| {
                 let params = ConvTransposeParams {
                     stride: [2, 2],
-                    padding: [1, 1],
+                    padding: [1; 4],
                     ..ConvTransposeParams::default()
                 };
                 vec![x[0].conv_transpose2d(&x[1], None, &params)]

@@ -153,7 +153,7 @@ fn activations() {
         };
         let transposed = ConvTransposeParams {
             stride: [2, 2],
-            padding: [1, 1],
+            padding: [1; 4],
             activation,
             ..Default::default()
         };
@@ -181,12 +181,16 @@ fn transposed() {
     let params =
         |s: usize, p: usize, op: [usize; 2], d: usize, groups: usize| ConvTransposeParams {
             stride: [s, s],
-            padding: [p, p],
+            padding: [p; 4],
             output_padding: op,
             dilation: [d, d],
             groups,
             activation: Activation::None,
         };
+    let cut = |s: usize, padding: [usize; 4]| ConvTransposeParams {
+        padding,
+        ..params(s, 0, [0, 0], 1, 1)
+    };
     let cases = [
         ([1, 1, 1, 1], 1, [1, 1], params(1, 0, [0, 0], 1, 1)),
         ([2, 3, 4, 5], 4, [4, 4], params(2, 1, [0, 0], 1, 1)),
@@ -197,6 +201,9 @@ fn transposed() {
         ([1, 4, 4, 5], 4, [3, 3], params(1, 1, [1, 1], 2, 4)),
         ([1, 2, 3, 3], 3, [2, 2], params(2, 0, [2, 2], 3, 1)),
         ([2, 9, 5, 5], 10, [3, 3], params(1, 1, [0, 0], 1, 1)),
+        ([2, 9, 5, 5], 10, [3, 3], cut(2, [0, 1, 0, 1])),
+        ([1, 3, 4, 5], 4, [3, 2], cut(3, [2, 0, 0, 1])),
+        ([1, 2, 4, 5], 3, [3, 3], cut(2, [0, 4, 3, 0])),
     ];
     for (shape, o, [kh, kw], params) in cases {
         check_op(
@@ -238,7 +245,7 @@ fn gradients_of_gradients() {
     }
     let params = ConvTransposeParams {
         stride: [2, 2],
-        padding: [1, 1],
+        padding: [1; 4],
         output_padding: [1, 0],
         ..Default::default()
     };
@@ -370,7 +377,7 @@ fn refusals() {
     };
     refused(|x, _| x.conv_transpose2d(x, None, &p), "output_padding");
     let p = ConvTransposeParams {
-        padding: [9, 0],
+        padding: [9, 9, 0, 0],
         ..transposed
     };
     refused(|x, w| x.conv_transpose2d(w, None, &p), "nothing is left");

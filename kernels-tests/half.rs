@@ -106,7 +106,7 @@ fn transposed_convolutions_read_halves() {
         let weight = Data::f32([c, o, 4, 4], 2);
         let params = ConvTransposeParams {
             stride: [2, 2],
-            padding: [1, 1],
+            padding: [1; 4],
             groups,
             ..Default::default()
         };

@@ -142,7 +142,7 @@ fn convolutions() -> Vec<Case> {
     let stride = [2, 2];
     let transposed = ConvTransposeParams {
         stride: [2, 2],
-        padding: [1, 1],
+        padding: [1; 4],
         ..Default::default()
     };
     vec![

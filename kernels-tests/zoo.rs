@@ -221,7 +221,7 @@ fn convolutions(cases: &mut Vec<Case>) {
     conv("conv relu", 3, 5, 3, ConvParams { activation, ..same });
     let params = ConvTransposeParams {
         stride: [2, 2],
-        padding: [1, 1],
+        padding: [1; 4],
         ..Default::default()
     };
     cases.push(build_case(

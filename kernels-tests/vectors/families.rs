@@ -67,9 +67,10 @@ fn conv(case: &VectorCase<'_>, x: &Inputs) -> Outputs {
             image.conv2d(weight, bias, &params)
         }
         "conv_transpose2d" => {
+            let [y, x] = case.sizes("padding");
             let params = ConvTransposeParams {
                 stride,
-                padding: case.sizes("padding"),
+                padding: [y, y, x, x],
                 output_padding: case.sizes("output_padding"),
                 dilation,
                 groups,

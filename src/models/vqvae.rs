@@ -1,7 +1,7 @@
 //! VQ-VAE: an encoder, a vector quantiser and a decoder (van den Oord et al. 2017,
 //! arXiv 1711.00937).
 
-use crate::nn::{Apply, Conv2d, ConvTranspose2d, Layer, Mode, Sequential};
+use crate::nn::{Conv2d, ConvTranspose2d, Layer, Mode, Sequential};
 use crate::ops::{Activation, ConvParams, ConvTransposeParams};
 use crate::quantize::{Quantized, VectorQuantizer, VqConfig};
 use crate::{Init, Params, Result, Tensor};
@@ -54,12 +54,12 @@ fn conv(kernel: usize, stride: usize, padding: [usize; 4], relu: bool) -> ([usiz
 fn conv_transpose(
     kernel: usize,
     stride: usize,
-    padding: usize,
+    padding: [usize; 4],
     relu: bool,
 ) -> ([usize; 2], ConvTransposeParams) {
     let options = ConvTransposeParams {
         stride: [stride; 2],
-        padding: [padding; 2],
+        padding,
         activation: if relu {
             Activation::Relu
         } else {
@@ -94,7 +94,7 @@ impl VqVae {
         let up = |i: usize, io: [usize; 2], (kernel, options): ([usize; 2], ConvParams)| {
             Conv2d::new(&decoder.scope(i), io, kernel, options)
         };
-        let (kernel, options) = conv_transpose(4, 2, 1, true);
+        let (kernel, options) = conv_transpose(4, 2, [1; 4], true);
         let mut config = VqConfig::new(64, 16).moving_average();
         config.reset_below = Some(1.0);
         Ok(VqVae {
@@ -150,7 +150,7 @@ impl VqVae {
             hi: 0.05,
         });
         // Keras drops the last row and column of what a stride of 2 gives.
-        let crop = |n: usize| Apply(move |x: &Tensor| x.slice(2, 0, n).slice(3, 0, n));
+        let crop = [0, 1, 0, 1];
         Ok(VqVae {
             encoder: Sequential::new()
                 .with(down(0, [1, 32], conv(3, 2, [0, 1, 0, 1], true))?)
@@ -158,11 +158,9 @@ impl VqVae {
                 .with(down(2, [64, 16], conv(1, 1, [0; 4], false))?),
             quantizer: VectorQuantizer::new(&params.scope("quantizer"), config)?,
             decoder: Sequential::new()
-                .with(up(0, [16, 64], conv_transpose(3, 2, 0, true))?)
-                .with(crop(14))
-                .with(up(1, [64, 32], conv_transpose(3, 2, 0, true))?)
-                .with(crop(28))
-                .with(up(2, [32, 1], conv_transpose(3, 1, 1, false))?),
+                .with(up(0, [16, 64], conv_transpose(3, 2, crop, true))?)
+                .with(up(1, [64, 32], conv_transpose(3, 2, crop, true))?)
+                .with(up(2, [32, 1], conv_transpose(3, 1, [1; 4], false))?),
             codes_shape: [7, 7],
             scale: variance,
             image: [28, 28],

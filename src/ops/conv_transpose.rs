@@ -11,8 +11,9 @@ use crate::graph::Tensor;
 pub struct ConvTransposeParams {
     /// Distance in the output between neighbours of the input.
     pub stride: [usize; 2],
-    /// Rows and columns that are cut off at both sides.
-    pub padding: [usize; 2],
+    /// Rows and columns that are cut off: top, bottom, left, right, what a convolution
+    /// with this padding would have added.
+    pub padding: [usize; 4],
     /// Rows and columns that are added at the bottom and the right; below the
     /// larger of stride and dilation.
     pub output_padding: [usize; 2],
@@ -28,7 +29,7 @@ impl Default for ConvTransposeParams {
     fn default() -> Self {
         ConvTransposeParams {
             stride: [1, 1],
-            padding: [0, 0],
+            padding: [0; 4],
             output_padding: [0, 0],
             dilation: [1, 1],
             groups: 1,
@@ -40,7 +41,7 @@ impl Default for ConvTransposeParams {
 impl Tensor {
     /// Transposed convolution of `[N, C, H, W]` with a `weight` of `[C, O / groups,
     /// kh, kw]` and a `bias` of `[O]`, giving `[N, O, P, Q]` with `P = (H - 1) *
-    /// stride - 2 * padding + dilation * (kh - 1) + output_padding + 1`.
+    /// stride - top - bottom + dilation * (kh - 1) + output_padding + 1`.
     ///
     /// Poisoned by: other ranks or types, channels that do not divide into the
     /// groups, an output without pixels, an output padding that is too large.
@@ -53,13 +54,13 @@ impl Tensor {
     ) -> Tensor {
         const NAME: &str = "conv_transpose2d";
         let poisoned = |e: Error| self.check().err().or(weight.check().err()).unwrap_or(e);
-        let padding = params.padding.map(|p| p.min(1 << 16) as isize);
+        let [top, bottom, left, right] = params.padding.map(|p| p.min(1 << 16) as isize);
         // What is added below and to the right is what the convolution back pads less.
-        let after = [0, 1].map(|a| padding[a] - params.output_padding[a].min(1 << 16) as isize);
+        let added = params.output_padding.map(|p| p.min(1 << 16) as isize);
         let window = Window {
             stride: params.stride,
-            before: padding,
-            after,
+            before: [top, left],
+            after: [bottom - added[0], right - added[1]],
             dilation: params.dilation,
             groups: params.groups,
         };
@@ -81,7 +82,7 @@ impl Tensor {
             let pixels = (extent - 1)
                 .saturating_mul(params.stride[axis].min(1 << 16) as isize)
                 .saturating_add((params.dilation[axis].min(1 << 16) as isize) * (kernel - 1) + 1)
-                .saturating_sub(padding[axis] + after[axis]);
+                .saturating_sub(window.before[axis] + window.after[axis]);
             if pixels < 1 {
                 let detail = format!(
                     "nothing is left of the output: input {:?}, weight {:?}, {params:?}",
