@@ -124,6 +124,25 @@ fn triangular_systems_of_all_kinds() {
             Tol::rel(1e-5),
         );
     }
+    // Several blocks of unknowns, and four and eight columns of each lane of a subgroup.
+    let shapes = [(20, 36), (36, 40)].into_iter().cycle();
+    for (kind, (n, columns)) in KINDS.into_iter().zip(shapes) {
+        check_op(
+            &format!("{kind:?} {n} {columns}"),
+            &[
+                well_conditioned([2, n, n], 5),
+                Data::f32([2, n, columns], 6),
+            ],
+            |_, x| vec![x[0].solve_triangular(&x[1], kind)],
+            Tol::rel(1e-5).no_grad(),
+        );
+    }
+    check_op(
+        "one matrix of fours for a batch of right sides",
+        &[well_conditioned([20, 20], 3), Data::f32([3, 2, 20, 4], 4)],
+        |_, x| vec![x[0].solve_triangular(&x[1], Triangular::upper())],
+        Tol::rel(1e-5),
+    );
     check_op(
         "one matrix for a batch of right sides, in several workgroups",
         &[well_conditioned([19, 19], 3), Data::f32([3, 2, 19, 37], 4)],
