@@ -5,7 +5,7 @@ use flowgrad::exec::{Program, Value};
 use flowgrad::plan::PlanOptions;
 use flowgrad::{Graph, Tensor};
 
-use crate::support::{Data, Tol, assert_close, build_case, check_op, gpu};
+use crate::support::{Data, Tol, assert_close, build_case, check_op, gpu, run_gpu};
 
 type Reduce = fn(&Tensor, &[isize]) -> Tensor;
 
@@ -163,8 +163,17 @@ fn softmax_along_any_axis() {
         (&[70, 64], -1),
         (&[130, 3], 0),
         (&[2, 3000], 1),
+        // Eight at a time: rows in loops, in registers, and one cell an invocation.
+        (&[3, 8], 1),
+        (&[70, 72], 1),
+        (&[1100, 24], 1),
+        (&[4099, 8], 1),
+        (&[13, 53, 56], -1),
+        (&[521, 64], 1),
+        (&[3, 4104], 1),
     ];
     for (shape, axis) in cases {
+        let large = shape.iter().product::<usize>() > 5000;
         for log in [false, true] {
             check_op(
                 &format!("softmax {log} of {shape:?} along {axis}"),
@@ -176,11 +185,49 @@ fn softmax_along_any_axis() {
                     }]
                 },
                 Tol {
-                    differences: (shape.len() < 2 || shape[1] < 1000).then_some(1e-5),
+                    differences: (!large).then_some(1e-5),
                     ..Tol::default()
                 },
             );
         }
+    }
+}
+
+#[test]
+fn softmax_of_masked_rows() {
+    // What is masked gets nothing at all, in every variant: scalars, fours, eights in a
+    // loop and in registers.
+    for shape in [[5, 7], [5, 12], [70, 24], [600, 56], [3, 4104]] {
+        let [_, extent] = shape;
+        let mut values = Data::f32(shape, 20).array().data;
+        for (i, v) in values.iter_mut().enumerate() {
+            *v = match i % extent {
+                k if k % 3 == 1 => -1e9,
+                k if k % 5 == 2 => f64::NEG_INFINITY,
+                _ => *v,
+            };
+        }
+        let values: Vec<f32> = values.iter().map(|v| *v as f32).collect();
+        check_op(
+            &format!("masked softmax of {shape:?}"),
+            &[Data::values(shape, &values)],
+            |_, x| vec![x[0].softmax(1), x[0].logsumexp(&[1], false)],
+            Tol::default().no_grad(),
+        );
+        let case = build_case(
+            "zeros and NaN",
+            &[Data::values(shape, &values), Data::f32([1], 21)],
+            |_, x| vec![x[0].softmax(1), x[0].mul(&x[1]).softmax(1)],
+            false,
+        );
+        let mut inputs = case.inputs.clone();
+        inputs[1].1 = Data::values([1], &[f32::NAN]);
+        let got = run_gpu(&inputs, &case.wanted()).expect("results");
+        for (i, p) in got[0].array().data.iter().enumerate() {
+            let k = i % extent;
+            assert_eq!(*p == 0.0, k % 3 == 1 || k % 5 == 2, "{shape:?}: {i} is {p}");
+        }
+        assert!(got[1].array().data.iter().all(|p| p.is_nan()), "{shape:?}");
     }
 }
 

@@ -25,6 +25,10 @@ const LIBRARY: &[(&str, &str)] = &[
     ("cell", include_str!("../../shaders/lib/cell.wgsl")),
     ("coupling", include_str!("../../shaders/lib/coupling.wgsl")),
     ("divide", include_str!("../../shaders/lib/divide.wgsl")),
+    (
+        "exp_below",
+        include_str!("../../shaders/lib/exp_below.wgsl"),
+    ),
     ("grid", include_str!("../../shaders/lib/grid.wgsl")),
     ("half", include_str!("../../shaders/lib/half.wgsl")),
     ("math", include_str!("../../shaders/lib/math.wgsl")),

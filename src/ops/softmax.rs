@@ -29,6 +29,7 @@ fn lower(cx: &mut Lower<'_>, axis: usize, log: bool, grad: bool) -> Result<()> {
     let split = Split::new(&shape, &[axis]);
     let (rows, extent) = (split.outputs(), split.count());
     let inner: usize = shape.dims()[axis + 1..].iter().product();
+    let software = cx.device().class == DeviceClass::Software;
     let enough = match cx.device().class {
         DeviceClass::Software => extent <= 64 || rows >= 64 && extent <= 16_384,
         // Rows side by side in memory are read well; along the last axis only short ones.
@@ -47,8 +48,17 @@ fn lower(cx: &mut Lower<'_>, axis: usize, log: bool, grad: bool) -> Result<()> {
         };
         fold(cx, split, kind, &inputs, &sums, 1.0)?;
     }
-    let vec4 = enough && inner == 1 && extent.is_multiple_of(4);
-    let extent = if vec4 { extent / 4 } else { extent };
+    let cell = match inner {
+        1 if software && extent.is_multiple_of(8) => 8,
+        1 if enough && extent.is_multiple_of(4) => 4,
+        _ => 1,
+    };
+    let extent = extent / cell;
+    let total = if enough { rows } else { shape.numel() / cell };
+    // A longer text, which takes the driver's compiler longer.
+    let kept = cell == 8 && enough && extent <= 8 && shape.numel() >= 1 << 15;
+    // A software adapter gives every thread whole workgroups: few rows need small ones.
+    let size = if software && total <= 1024 { 8 } else { 64 };
     let mut kernel = cx
         .kernel("softmax", SHADER)
         .variant(match (grad, enough) {
@@ -60,8 +70,11 @@ fn lower(cx: &mut Lower<'_>, axis: usize, log: bool, grad: bool) -> Result<()> {
         .define("LOG", log as u32)
         .define("GRAD", grad as u32)
         .define("ROWS", enough as u32)
-        .define("VEC4", vec4 as u32)
-        .arg(if enough { rows } else { shape.numel() })
+        .define("VEC4", u32::from(cell > 1))
+        .define("HALVES", if cell == 8 { 2 } else { 1 })
+        .define("KEPT", if kept { extent } else { 0 })
+        .define("WG", size)
+        .arg(total)
         .arg(extent)
         .arg(inner)
         .read(x)
@@ -74,8 +87,8 @@ fn lower(cx: &mut Lower<'_>, axis: usize, log: bool, grad: bool) -> Result<()> {
     }
     kernel
         .flops(8 * shape.numel())
-        .trips(if enough { 3 * extent } else { 1 })
-        .threads(if enough { rows } else { shape.numel() }, 64)
+        .trips(if enough { 2 * extent } else { 1 })
+        .threads(total, size)
 }
 
 impl Op for Softmax {
