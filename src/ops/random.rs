@@ -5,6 +5,7 @@
 //! program from the same state give the same bits on every adapter (normal
 //! numbers to the accuracy of the adapter's logarithm).
 
+use crate::device::DeviceClass;
 use crate::graph::{Array, Graph, Lower, Op, Slot, Spec, Tensor};
 use crate::{DType, Error, Result, Shape};
 
@@ -112,7 +113,15 @@ impl Op for Random {
             Draw::Normal => ("normal", 0.0),
             Draw::Bernoulli(p) => ("bernoulli", p),
         };
-        let total = self.shape.numel();
+        let numbers = self.shape.numel();
+        // A software adapter has its price for every write of a lane.
+        let four = cx.device().class == DeviceClass::Software
+            && numbers.is_multiple_of(8)
+            && self.draw != Draw::Bits;
+        let (total, threads) = match four {
+            true => (numbers / 8, numbers / 8),
+            false => (numbers, numbers.div_ceil(2)),
+        };
         let dtype = match self.draw {
             Draw::Bits => DType::U32,
             _ => DType::F32,
@@ -121,13 +130,14 @@ impl Op for Random {
             .variant(kind)
             .define("KIND", kind)
             .define("TYPE", dtype.wgsl())
+            .define("FOUR", u32::from(four))
             .arg(total)
             .arg(self.stream as usize)
             .arg_f32(p)
             .read(Slot::In(0))
             .write(Slot::Out(0))
-            .bytes(4 * total)
-            .threads(total.div_ceil(2), 64)
+            .bytes(4 * numbers)
+            .threads(threads, 64)
     }
 }
 
