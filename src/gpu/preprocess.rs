@@ -124,10 +124,6 @@ impl State<'_> {
             return self.fail(line, "no such snippet");
         };
         self.imported.push(name.into());
-        let zz = std::env::var("ZZ")
-            .ok()
-            .and_then(|d| std::fs::read_to_string(format!("{d}/lib/{name}.wgsl")).ok());
-        let text = zz.as_deref().unwrap_or(text);
         self.block(&text.lines().collect::<Vec<_>>())
     }
 

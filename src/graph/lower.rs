@@ -141,10 +141,6 @@ impl<'a> Lower<'a> {
     /// Starts a dispatch of the kernel `name` with the given WGSL text.
     pub fn kernel(&mut self, name: &str, source: &str) -> KernelBuilder<'_, 'a> {
         let wide = self.device.reads_pairs();
-        let zz = std::env::var("ZZ")
-            .ok()
-            .and_then(|d| std::fs::read_to_string(format!("{d}/{name}.wgsl")).ok());
-        let source = zz.as_deref().unwrap_or(source);
         KernelBuilder {
             dispatch: Dispatch {
                 kernel: name.into(),
