@@ -28,7 +28,37 @@ fn products() -> Vec<Case> {
             ));
         }
     }
-    for (m, k, n) in [(6, 5, 7), (12, 512, 40), (20, 12, 72)] {
+    // Few columns: rows take their place where lanes share reads.
+    for (m, n, k) in [(36, 4, 20), (72, 12, 300), (40, 16, 8)] {
+        for (ta, tb) in [(false, false), (true, true), (false, true), (true, false)] {
+            let a = if ta { [k, m] } else { [m, k] };
+            let b = if tb { [2, n, k] } else { [2, k, n] };
+            cases.push(build_case(
+                &format!("few columns {m}x{n}x{k} {ta} {tb}"),
+                &[Data::f32(a, 1), Data::f32(b, 2), Data::f32([2, m, k], 3)],
+                |_, x| {
+                    let one = x[1].slice(0, 1, 1).reshape(&x[1].shape().dims()[1..]);
+                    vec![
+                        x[0].matmul_with(&one, ta, tb),
+                        // One of the matrices serves all samples, or none does.
+                        x[0].matmul_with(&x[1], ta, tb),
+                        x[2].matmul_with(&x[1], false, tb),
+                    ]
+                },
+                false,
+            ));
+        }
+    }
+    // (80, 24, 12): the few columns of a batch end within a tile.
+    for (n, batch) in [(4, 5), (24, 3), (80, 2)] {
+        cases.push(build_case(
+            &format!("side by side {batch} of {n}"),
+            &[Data::f32([20, 12], 1), Data::f32([batch, 12, n], 2)],
+            |_, x| vec![x[0].matmul(&x[1])],
+            false,
+        ));
+    }
+    for (m, k, n) in [(6, 5, 7), (12, 512, 40), (20, 12, 72), (72, 20, 12)] {
         cases.push(build_case(
             &format!("linear {m}x{k}x{n}"),
             &[
@@ -113,17 +143,17 @@ fn convolutions() -> Vec<Case> {
         activation: Activation::Tanh,
         ..ConvParams::default()
     };
-    let residual = |k: usize, padding: usize| {
+    let residual = |[n, h, w]: [usize; 3], o: usize, k: usize| {
         let params = ConvParams {
-            padding: [padding; 4],
+            padding: [k / 2; 4],
             activation: Activation::Relu,
             ..ConvParams::default()
         };
         let inputs = [
-            Data::f32([2, 8, 9, 8], 1),
-            Data::f32([36, 8, k, k], 2),
-            Data::f32([36], 3),
-            Data::f32([2, 36, 9, 8], 4),
+            Data::f32([n, 8, h, w], 1),
+            Data::f32([o, 8, k, k], 2),
+            Data::f32([o], 3),
+            Data::f32([n, o, h, w], 4),
         ];
         let build =
             |x: &[Tensor]| vec![x[0].conv2d_residual(&x[1], Some(&x[2]), Some(&x[3]), &params)];
@@ -150,8 +180,13 @@ fn convolutions() -> Vec<Case> {
         halves(5, 37, 3, same),
         halves(4, 6, 3, ConvParams { groups: 2, ..same }),
         halves(5, 5, 3, ConvParams { groups: 5, ..same }),
-        residual(1, 0),
-        residual(3, 1),
+        residual([2, 9, 8], 36, 1),
+        residual([2, 9, 8], 36, 3),
+        // Few columns of a product: by themselves, and side by side.
+        residual([1, 4, 4], 40, 3),
+        residual([1, 2, 4], 36, 1),
+        residual([3, 6, 6], 36, 1),
+        residual([5, 2, 2], 40, 3),
         case("1x1", 8, 36, 1, ConvParams::default()),
         case("3x3", 5, 37, 3, same),
         case("3x3, strided", 4, 6, 3, ConvParams { stride, ..same }),

@@ -4,6 +4,8 @@
 // k / 4, TM] of vec4 along k, b [batch, tiles_n, k, QUADS * LANES] of vec4 along columns; n
 // is then any number, where VECTORS is 0. READ_A and READ_B are `half_` where an operand is
 // stored so.
+// SIDE_BY_SIDE: one a serves all samples, whose columns make up one long row of tiles.
+// EXCHANGED: y is stored transposed, [batch, n, m], with residual; m is a multiple of 4.
 // A subgroup computes TM rows by 4 * QUADS * LANES columns: every lane its own. The
 // block of a, TM by 4, is read once by all lanes together and shuffled around, so
 // loads, which are what a software adapter spends its time on, are few.
@@ -13,6 +15,9 @@
 #import activation
 #import wide
 #import half
+#if SIDE_BY_SIDE
+#import divide
+#endif
 
 struct Args {
     m: u32,
@@ -44,21 +49,27 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
         @builtin(local_invocation_index) local: u32) {
     let index = flat_index(group, groups, local, ${WORKGROUP}u);
     let lane = local % LANES;
-    let tiles_n = (args.n + EACH * LANES - 1u) / (EACH * LANES);
+    let tiles_n = (${COLUMNS} + EACH * LANES - 1u) / (EACH * LANES);
     let tiles_m = (args.m + ${TM - 1}u) / ${TM}u;
     let tile = index / LANES;
     // All lanes of a subgroup share a tile, so they leave together.
-    if (tile >= tiles_n * tiles_m * args.batch) {
+    if (tile >= tiles_n * tiles_m * ${SAMPLES}) {
         return;
     }
     let column = ((tile % tiles_n) * LANES + lane) * EACH;
     let rest = tile / tiles_n;
     let m0 = (rest % tiles_m) * ${TM}u;
-    let batch = rest / tiles_m;
 
     // In units of vec4. What is past the edge repeats the last row or columns; it is
     // not stored.
+#if SIDE_BY_SIDE
+    let inside = min(column, ${COLUMNS} - EACH);
+    let batch = divide(inside, args.n);
+    let n0 = (inside - batch * args.n) / 4u;
+#else
+    let batch = rest / tiles_m;
     let n0 = min(column, args.n - EACH) / 4u;
+#endif
     let n4 = args.n / 4u;
     let k4 = args.k / 4u;
     let base_a = batch * args.stride_a / 4u;
@@ -145,9 +156,31 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
 #end
 #endif
     }
-    if (column >= args.n) {
+    if (column >= ${COLUMNS}) {
         return;
     }
+#if EXCHANGED
+#repeat q QUADS
+#repeat j 4
+    let line${q}_${j} = ((batch * args.n + n0 * 4u + ${QUADS * j + q}u) * args.m + m0) / 4u;
+#repeat r TM / 4
+    if (m0 + ${4 * r}u < args.m) {
+        var value = vec4f(sum${4 * r}_${q}[${j}], sum${4 * r + 1}_${q}[${j}], sum${4 * r + 2}_${q}[${j}], sum${4 * r + 3}_${q}[${j}]);
+#if BIAS == 1
+        value += bias[n0 * 4u + ${QUADS * j + q}u];
+#endif
+#if BIAS == 2
+        value += vec4f(bias[m0 + ${4 * r}u], bias[m0 + ${4 * r + 1}u], bias[m0 + ${4 * r + 2}u], bias[m0 + ${4 * r + 3}u]);
+#endif
+#if RESIDUAL
+        value += residual[line${q}_${j} + ${r}u];
+#endif
+        y[line${q}_${j} + ${r}u] = act4(value);
+    }
+#end
+#end
+#end
+#else
 #repeat r TM
     if (m0 + ${r}u < args.m) {
 #if VECTORS
@@ -191,4 +224,5 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
 #end
     }
 #end
+#endif
 }

@@ -36,6 +36,7 @@ mod plu;
 mod pointwise;
 mod pool;
 mod product;
+mod product_shuffle;
 mod random;
 mod rearrange;
 mod reduce;

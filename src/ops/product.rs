@@ -8,9 +8,7 @@ use crate::graph::{KernelBuilder, Lower, Slot};
 use crate::variants;
 
 const REGISTER: &str = include_str!("../../shaders/matmul.wgsl");
-const SHUFFLE: &str = include_str!("../../shaders/matmul_shuffle.wgsl");
 const ROW: &str = include_str!("../../shaders/matmul_row.wgsl");
-const PACK: &str = include_str!("../../shaders/matmul_pack.wgsl");
 const TILED: &str = include_str!("../../shaders/matmul_tiled.wgsl");
 const MERGE: &str = include_str!("../../shaders/matmul_merge.wgsl");
 
@@ -54,7 +52,7 @@ pub(crate) struct Tile {
 }
 
 /// How the types and the functions of lib/half.wgsl begin for what lies in a slot.
-fn half_names(cx: &Lower<'_>, slot: Slot) -> (&'static str, &'static str) {
+pub(super) fn half_names(cx: &Lower<'_>, slot: Slot) -> (&'static str, &'static str) {
     match cx.is_f16(slot) {
         true => ("Half", "half_"),
         false => ("", ""),
@@ -92,7 +90,7 @@ impl Tile {
 }
 
 impl Product {
-    fn flops(&self) -> usize {
+    pub(super) fn flops(&self) -> usize {
         2 * self.batch * self.m * self.n * self.k
     }
 
@@ -158,7 +156,11 @@ impl Product {
     }
 
     /// What all the kernels are told alike; `bias` is left out where a second pass adds it.
-    fn common<'l, 'a>(&self, kernel: KernelBuilder<'l, 'a>, whole: bool) -> KernelBuilder<'l, 'a> {
+    pub(super) fn common<'l, 'a>(
+        &self,
+        kernel: KernelBuilder<'l, 'a>,
+        whole: bool,
+    ) -> KernelBuilder<'l, 'a> {
         let (bias, slot) = match self.bias {
             Bias::Columns(slot) if whole => (1, Some(slot)),
             Bias::Rows(slot) if whole => (2, Some(slot)),
@@ -223,120 +225,6 @@ impl Product {
             .write(Slot::Out(0))
             .trips(self.k.div_ceil(slices) + slices)
             .flat_groups(self.n.div_ceil(4 * width) * self.batch)
-    }
-
-    /// Rows of a subgroup's tile.
-    fn tile_rows(&self) -> usize {
-        match self.m {
-            ..=1 => 1,
-            2..=8 => 8,
-            9..=16 => 16,
-            _ => 32,
-        }
-    }
-
-    fn shuffle(self, cx: &mut Lower<'_>, packed: bool) -> Result<()> {
-        let lanes = cx.device().subgroup_size.unwrap_or(1) as usize;
-        // Software adapters give every thread the same number of workgroups beforehand:
-        // small ones even that out.
-        let workgroup = lanes.max(32);
-        // A lane's columns, in fours: twice as many need fewer reads of `a` a product.
-        let twice = self.n.is_multiple_of(8) && self.n > 4 * lanes;
-        let quads = if twice { 2 } else { 1 };
-        let tm = match self.tile_rows() {
-            rows if packed => rows.next_multiple_of(lanes),
-            rows => rows,
-        };
-        let (flops, (m, n)) = (self.flops(), (self.m, self.n));
-        let product = match packed {
-            true => self.pack_both(cx, tm, 4 * quads * lanes),
-            false => Ok(self),
-        }?;
-        let (rows, tiles_n) = (
-            m.div_ceil(tm) * product.batch,
-            n.div_ceil(4 * quads * lanes),
-        );
-        // Four columns of a transposed operand are four rows.
-        let b = match quads == 2 && !product.b.2 {
-            true => "Oct",
-            false => "Quad",
-        };
-        let vectors = n.is_multiple_of(4);
-        let along_columns = matches!(product.bias, Bias::Columns(_)) && vectors;
-        let (name, variant) = match packed {
-            true => ("matmul_packed", "packed"),
-            false => ("matmul_shuffle", "shuffle"),
-        };
-        let [of_a, of_b] = [product.a.0, product.b.0].map(|slot| half_names(cx, slot));
-        let kernel = cx
-            .kernel(name, SHUFFLE)
-            .variant(format!("{variant} {tm}x{}", 4 * quads * lanes))
-            .define("TM", tm)
-            .define("QUADS", quads)
-            .define("A", format!("{}Quad", of_a.0))
-            .define("B", format!("{}{b}", of_b.0))
-            .define("READ_A", of_a.1)
-            .define("READ_B", of_b.1)
-            .define("LANES", lanes)
-            .define("HELD", tm.div_ceil(lanes))
-            .define("WORKGROUP", workgroup)
-            .define("PACKED", packed as u32)
-            .define("STEP_A", if packed { tm } else { 1 })
-            .define("VECTORS", vectors as u32)
-            .define("Y", if vectors { "vec4f" } else { "f32" })
-            .define("BIAS_TYPE", if along_columns { "vec4f" } else { "f32" });
-        product
-            .common(kernel, true)
-            .flops(flops)
-            .write(Slot::Out(0))
-            .trips(product.k / 4)
-            .threads(tiles_n * rows * lanes, workgroup)
-    }
-
-    /// Copies an operand for `packed`; the slot of the copy and the tiles between two of
-    /// its matrices.
-    fn pack(&self, cx: &mut Lower<'_>, columns: bool, span: usize) -> Result<(Slot, usize)> {
-        let ((slot, stride, swapped), extent) = match columns {
-            true => (self.b, self.n),
-            false => (self.a, self.m),
-        };
-        let matrices = if stride == 0 { 1 } else { self.batch };
-        let tiles = extent.div_ceil(span);
-        let steps = match columns {
-            true => self.k.next_multiple_of(4),
-            false => self.k.div_ceil(4),
-        };
-        let width = if columns { span / 4 } else { span };
-        let total = matrices * tiles * steps * width;
-        let packed = cx.scratch(16 * total as u64);
-        cx.kernel("matmul_pack", PACK)
-            .variant(if columns { "columns" } else { "rows" })
-            .define("COLUMNS", columns as u32)
-            .define("SPAN", span)
-            // Rows are stored along k, columns across it.
-            .define("SWAPPED", (swapped != columns) as u32)
-            .stored("SRC", slot)
-            .arg(total)
-            .arg(tiles)
-            .arg(steps)
-            .arg(extent)
-            .arg(self.k)
-            .read(slot)
-            .write(packed)
-            .threads(total, 64)?;
-        Ok((packed, if stride == 0 { 0 } else { tiles }))
-    }
-
-    /// The same product of packed copies: rows in tiles of `tm`, columns of `tn`.
-    fn pack_both(mut self, cx: &mut Lower<'_>, tm: usize, tn: usize) -> Result<Product> {
-        let (a, tiles_a) = self.pack(cx, false, tm)?;
-        let (b, tiles_b) = self.pack(cx, true, tn)?;
-        self.k = self.k.next_multiple_of(4);
-        (self.a, self.b) = (
-            (a, tiles_a * tm * self.k, false),
-            (b, tiles_b * tn * self.k, false),
-        );
-        Ok(self)
     }
 
     fn tiled(&self, cx: &mut Lower<'_>, variant: &str, tile: Tile) -> Result<()> {

@@ -1,0 +1,174 @@
+//! Products on adapters with subgroups: their lanes read a block of one operand together
+//! and shuffle it around. Operands of odd extents are copied first.
+
+use super::product::{Bias, Product, half_names};
+use crate::Result;
+use crate::graph::{Lower, Slot};
+
+const SHUFFLE: &str = include_str!("../../shaders/matmul_shuffle.wgsl");
+const PACK: &str = include_str!("../../shaders/matmul_pack.wgsl");
+
+impl Product {
+    /// Rows of a subgroup's tile.
+    fn tile_rows(&self) -> usize {
+        match self.m {
+            ..=1 => 1,
+            2..=8 => 8,
+            9..=16 => 16,
+            _ => 32,
+        }
+    }
+
+    /// The same product with its operands exchanged: of columns and rows, one is the other.
+    fn exchanged(self) -> Product {
+        let turned = |(slot, stride, transposed): (Slot, usize, bool)| (slot, stride, !transposed);
+        Product {
+            m: self.n,
+            n: self.m,
+            a: turned(self.b),
+            b: turned(self.a),
+            bias: match self.bias {
+                Bias::None => Bias::None,
+                Bias::Columns(slot) => Bias::Rows(slot),
+                Bias::Rows(slot) => Bias::Columns(slot),
+            },
+            ..self
+        }
+    }
+
+    pub(super) fn shuffle(self, cx: &mut Lower<'_>, packed: bool) -> Result<()> {
+        let lanes = cx.device().subgroup_size.unwrap_or(1) as usize;
+        let flops = self.flops();
+        // Where all samples meet the same rows, their columns may lie side by side.
+        let shared = !packed && self.batch > 1 && self.a.1 == 0;
+        // Too few columns for the lanes: many rows are as good.
+        let exchange = !packed
+            && !shared
+            && self.n <= 2 * lanes
+            && self.m >= 4 * lanes
+            && self.m.is_multiple_of(4);
+        let product = match exchange {
+            true => self.exchanged(),
+            false => self,
+        };
+        let columns = match shared {
+            true => product.n * product.batch,
+            false => product.n,
+        };
+        // A lane's columns, in fours: twice as many need fewer reads of `a` a product.
+        let twice = product.n.is_multiple_of(8) && columns > 4 * lanes;
+        let quads = if twice { 2 } else { 1 };
+        let span = 4 * quads * lanes;
+        let shared = shared && !product.n.is_multiple_of(span);
+        let tm = match product.tile_rows() {
+            rows if packed => rows.next_multiple_of(lanes),
+            rows => rows,
+        };
+        let (m, n) = (product.m, product.n);
+        let tiles = match shared {
+            true => columns.div_ceil(span) * m.div_ceil(tm),
+            false => n.div_ceil(span) * m.div_ceil(tm) * product.batch,
+        };
+        let product = match packed {
+            true => product.pack_both(cx, tm, span),
+            false => Ok(product),
+        }?;
+        // Software adapters give every thread the same number of workgroups beforehand:
+        // small ones even that out.
+        let workgroup = if tiles <= 4 { lanes } else { lanes.max(32) };
+        // Four columns of a transposed operand are four rows.
+        let b = match quads == 2 && !product.b.2 {
+            true => "Oct",
+            false => "Quad",
+        };
+        let vectors = exchange || n.is_multiple_of(4);
+        let along_columns = matches!(product.bias, Bias::Columns(_)) && vectors && !exchange;
+        let (name, variant) = match packed {
+            true => ("matmul_packed", "packed"),
+            false => ("matmul_shuffle", "shuffle"),
+        };
+        let (across, samples) = match shared {
+            true => ("args.n * args.batch", "1u"),
+            false => ("args.n", "args.batch"),
+        };
+        let order = match (exchange, shared) {
+            (true, _) => ", exchanged",
+            (_, true) => ", side by side",
+            _ => "",
+        };
+        let [of_a, of_b] = [product.a.0, product.b.0].map(|slot| half_names(cx, slot));
+        let kernel = cx
+            .kernel(name, SHUFFLE)
+            .variant(format!("{variant} {tm}x{span}{order}"))
+            .define("TM", tm)
+            .define("QUADS", quads)
+            .define("A", format!("{}Quad", of_a.0))
+            .define("B", format!("{}{b}", of_b.0))
+            .define("READ_A", of_a.1)
+            .define("READ_B", of_b.1)
+            .define("LANES", lanes)
+            .define("HELD", tm.div_ceil(lanes))
+            .define("WORKGROUP", workgroup)
+            .define("PACKED", packed as u32)
+            .define("SIDE_BY_SIDE", shared as u32)
+            .define("COLUMNS", across)
+            .define("SAMPLES", samples)
+            .define("EXCHANGED", exchange as u32)
+            .define("STEP_A", if packed { tm } else { 1 })
+            .define("VECTORS", vectors as u32)
+            .define("Y", if vectors { "vec4f" } else { "f32" })
+            .define("BIAS_TYPE", if along_columns { "vec4f" } else { "f32" });
+        product
+            .common(kernel, true)
+            .flops(flops)
+            .write(Slot::Out(0))
+            .trips(product.k / 4)
+            .threads(tiles * lanes, workgroup)
+    }
+
+    /// Copies an operand for `packed`; the slot of the copy and the tiles between two of
+    /// its matrices.
+    fn pack(&self, cx: &mut Lower<'_>, columns: bool, span: usize) -> Result<(Slot, usize)> {
+        let ((slot, stride, swapped), extent) = match columns {
+            true => (self.b, self.n),
+            false => (self.a, self.m),
+        };
+        let matrices = if stride == 0 { 1 } else { self.batch };
+        let tiles = extent.div_ceil(span);
+        let steps = match columns {
+            true => self.k.next_multiple_of(4),
+            false => self.k.div_ceil(4),
+        };
+        let width = if columns { span / 4 } else { span };
+        let total = matrices * tiles * steps * width;
+        let packed = cx.scratch(16 * total as u64);
+        cx.kernel("matmul_pack", PACK)
+            .variant(if columns { "columns" } else { "rows" })
+            .define("COLUMNS", columns as u32)
+            .define("SPAN", span)
+            // Rows are stored along k, columns across it.
+            .define("SWAPPED", (swapped != columns) as u32)
+            .stored("SRC", slot)
+            .arg(total)
+            .arg(tiles)
+            .arg(steps)
+            .arg(extent)
+            .arg(self.k)
+            .read(slot)
+            .write(packed)
+            .threads(total, 64)?;
+        Ok((packed, if stride == 0 { 0 } else { tiles }))
+    }
+
+    /// The same product of packed copies: rows in tiles of `tm`, columns of `tn`.
+    fn pack_both(mut self, cx: &mut Lower<'_>, tm: usize, tn: usize) -> Result<Product> {
+        let (a, tiles_a) = self.pack(cx, false, tm)?;
+        let (b, tiles_b) = self.pack(cx, true, tn)?;
+        self.k = self.k.next_multiple_of(4);
+        (self.a, self.b) = (
+            (a, tiles_a * tm * self.k, false),
+            (b, tiles_b * tn * self.k, false),
+        );
+        Ok(self)
+    }
+}
