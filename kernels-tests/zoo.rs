@@ -265,10 +265,11 @@ fn pools(cases: &mut Vec<Case>) {
             ..PoolParams::new([3, 2], [1, 2]).padding([1, 0])
         },
     ];
-    for params in windows {
+    // Software adapters read rows of sixteen and of four in pieces.
+    for (params, width) in windows.iter().flat_map(|p| [7, 16, 4].map(|w| (*p, w))) {
         cases.push(build_case(
-            &format!("pool {params:?}"),
-            &[images([2, 3, 8, 7])],
+            &format!("pool {params:?} of {width} columns"),
+            &[images([2, 3, 8, width])],
             |_, x| {
                 let (y, idx) = x[0].max_pool2d_with_indices(&params);
                 vec![y, idx, x[0].avg_pool2d(&params)]

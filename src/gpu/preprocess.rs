@@ -33,6 +33,7 @@ const LIBRARY: &[(&str, &str)] = &[
     ("half", include_str!("../../shaders/lib/half.wgsl")),
     ("math", include_str!("../../shaders/lib/math.wgsl")),
     ("pool", include_str!("../../shaders/lib/pool.wgsl")),
+    ("pool_row", include_str!("../../shaders/lib/pool_row.wgsl")),
     ("spline", include_str!("../../shaders/lib/spline.wgsl")),
     ("threefry", include_str!("../../shaders/lib/threefry.wgsl")),
     ("wide", include_str!("../../shaders/lib/wide.wgsl")),

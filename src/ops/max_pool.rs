@@ -63,15 +63,17 @@ impl Op for MaxPool {
         let x = four(self.name(), "the input", cx.input(0))?;
         let y = self.0.output(self.name(), x)?;
         let count = y.iter().product::<usize>();
+        let take = self.0.take(cx.device(), x, y, false);
         let kernel = cx.kernel(self.name(), MAX);
         self.0
-            .args(kernel, x, y)
+            .args(kernel, x, y, &take)
+            .define("BEYOND", "nearest")
             .read(Slot::In(0))
             .write(Slot::Out(0))
             .write(Slot::Out(1))
             .flops(count * self.0.area())
             .trips(self.0.kernel[0] * (1 + self.0.kernel[1]))
-            .threads(count, 64)
+            .threads(count / take.each(), 64)
     }
 }
 
@@ -132,15 +134,17 @@ impl Op for MaxSpread {
         let dy = four(self.name(), "the upstream gradient", cx.input(0))?;
         let (x, y) = self.shapes(dy)?;
         let count = x.iter().product::<usize>();
+        let take = self.params.take(cx.device(), x, y, true);
         let kernel = cx.kernel(self.name(), MAX_SPREAD);
         self.params
-            .args(kernel, x, y)
+            .args(kernel, x, y, &take)
+            .define("BEYOND", "zero")
             .read(Slot::In(0))
             .read(Slot::In(1))
             .write(Slot::Out(0))
             .flops(y.iter().product::<usize>())
             .trips(self.params.overlap() * 2)
-            .threads(count, 64)
+            .threads(count / take.each(), 64)
     }
 }
 

@@ -4,6 +4,7 @@
 //! and always sum in the same order. Axes are vertical, horizontal.
 
 use super::conv::four;
+use crate::device::{DeviceClass, DeviceProfile};
 use crate::graph::{Array, KernelBuilder, Lower, Op, Slot, Spec, Tensor, Vjp};
 use crate::{DType, Error, Result};
 
@@ -87,12 +88,14 @@ impl PoolParams {
         first.saturating_sub(self.padding[axis])..end.min(extent)
     }
 
-    /// Appends what `PoolWindow` in `shaders/lib/pool.wgsl` reads.
+    /// Appends what `Args` in `shaders/lib/pool.wgsl` reads, and tells the text how an
+    /// invocation takes `take`. The kernel reads the windows where it `spreads`.
     pub(super) fn args<'l, 'a>(
         &self,
         kernel: KernelBuilder<'l, 'a>,
         x: [usize; 4],
         y: [usize; 4],
+        take: &Take,
     ) -> KernelBuilder<'l, 'a> {
         let mut kernel = kernel.arg(x[0] * x[1]);
         for pair in [
@@ -104,7 +107,58 @@ impl PoolParams {
         ] {
             kernel = kernel.arg(pair[0]).arg(pair[1]);
         }
+        let Some(cell) = take.pixels else {
+            return kernel;
+        };
+        let ([ky, kx], [sy, sx], [py, px]) = (self.kernel, self.stride, self.padding);
+        let out = cell / sx;
+        let (from, read, left, right) = match take.spreads {
+            true => ("dy", out, kx > sx + px, px > 0),
+            false => ("x", cell, px > 0, kx > sx + px),
+        };
         kernel
+            .define("CELL", cell)
+            .define("OUT", out)
+            .define("FROM", from)
+            .define("N", read)
+            .define("WRITTEN", take.each())
+            .define("LEFT", u32::from(left))
+            .define("RIGHT", u32::from(right))
+            .define("KY", ky)
+            .define("KX", kx)
+            .define("SY", sy)
+            .define("SX", sx)
+            .define("PY", py)
+            .define("PX", px)
+            .define("ROWS", ky.div_ceil(sy))
+            .define("COLUMNS", kx.div_ceil(sx))
+    }
+
+    /// How much an invocation takes of images `x` and windows `y`.
+    pub(super) fn take(
+        &self,
+        device: &DeviceProfile,
+        x: [usize; 4],
+        y: [usize; 4],
+        spreads: bool,
+    ) -> Take {
+        let ([_, k], [_, s], [_, pad]) = (self.kernel, self.stride, self.padding);
+        let fits = device.class == DeviceClass::Software
+            && y[3] * s == x[3]
+            && self.area() <= 25
+            && pad <= 2
+            // Windows reach two pixels beyond the piece at most, pixels two windows.
+            && k <= s + pad + 2
+            && k.div_ceil(s) <= 3 + pad / s;
+        let whole = |cell: usize| [2, 4, 8].into_iter().any(|windows| windows * s == cell);
+        let pixels = [8, 4]
+            .into_iter()
+            .find(|cell| fits && x[3].is_multiple_of(*cell) && whole(*cell));
+        Take {
+            pixels,
+            spreads,
+            stride: s,
+        }
     }
 
     /// Windows that one pixel is in, at most.
@@ -114,6 +168,26 @@ impl PoolParams {
 
     pub(super) fn area(&self) -> usize {
         self.kernel[0] * self.kernel[1]
+    }
+}
+
+/// What an invocation of a pooling kernel takes.
+pub(super) struct Take {
+    /// So many neighbours of a row of pixels, see `shaders/lib/pool_row.wgsl`: 8 or 4 on
+    /// software adapters, where windows and rows allow it. Otherwise a single result.
+    pixels: Option<usize>,
+    spreads: bool,
+    stride: usize,
+}
+
+impl Take {
+    /// Results of an invocation: pixels where the kernel spreads, otherwise windows.
+    pub fn each(&self) -> usize {
+        match self.pixels {
+            Some(pixels) if self.spreads => pixels,
+            Some(pixels) => pixels / self.stride,
+            None => 1,
+        }
     }
 }
 
@@ -233,14 +307,16 @@ impl Op for AvgPool {
         let x = four(self.name(), "the input", cx.input(0))?;
         let y = self.params.output(self.name(), x)?;
         let count = y.iter().product::<usize>();
+        let take = self.params.take(cx.device(), x, y, false);
         let kernel = self.divisor.define(cx.kernel("avg_pool2d", AVG));
         self.params
-            .args(kernel, x, y)
+            .args(kernel, x, y, &take)
+            .define("BEYOND", "zero")
             .read(Slot::In(0))
             .write(Slot::Out(0))
             .flops(count * self.params.area())
             .trips(self.params.kernel[0] * (1 + self.params.kernel[1]))
-            .threads(count, 64)
+            .threads(count / take.each(), 64)
     }
 }
 
@@ -287,18 +363,20 @@ impl Op for AvgSpread {
     fn lower(&self, cx: &mut Lower<'_>) -> Result<()> {
         let (x, y) = self.shapes(four(self.name, "the input", cx.input(0))?)?;
         let count = x.iter().product::<usize>();
+        let take = self.pool.params.take(cx.device(), x, y, true);
         let kernel = self
             .pool
             .divisor
             .define(cx.kernel("avg_pool2d_spread", AVG_SPREAD));
         self.pool
             .params
-            .args(kernel, x, y)
+            .args(kernel, x, y, &take)
+            .define("BEYOND", "zero")
             .read(Slot::In(0))
             .write(Slot::Out(0))
             .flops(y.iter().product::<usize>() * self.pool.params.area())
             .trips(self.pool.params.overlap() * 2)
-            .threads(count, 64)
+            .threads(count / take.each(), 64)
     }
 }
 
