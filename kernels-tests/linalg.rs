@@ -80,6 +80,43 @@ fn the_first_of_equal_pivots_is_taken() {
     );
 }
 
+/// Small ones in the registers of 1, 2, 4 and 8 lanes, larger ones by one workgroup; with
+/// equal magnitudes in a first column, and a column of zeros.
+#[test]
+fn batches_of_matrices_of_all_sizes_are_factored() {
+    let sizes = [
+        (17, 12),
+        (9, 16),
+        (5, 24),
+        (3, 36),
+        (2, 48),
+        (3, 52),
+        (2, 56),
+        (2, 100),
+        (2, 128),
+    ];
+    for (batch, n) in sizes {
+        let Data::F32 { shape, mut values } = Data::f32([batch, n, n], n as u64) else {
+            unreachable!()
+        };
+        for i in 0..n {
+            values[i * n] = values[i * n].signum();
+            values[(batch - 1) * n * n + i * n + n / 2] = 0.0;
+        }
+        check_op(
+            &format!("lu {batch}x{n}"),
+            &[Data::F32 { shape, values }],
+            |_, x| {
+                let f = x[0].lu();
+                let finite = f.sign.equal(&f.sign.zeros_like());
+                let log_det = finite.select(&f.sign, &f.log_det);
+                vec![f.lu, f.perm, f.pivots, f.sign, log_det]
+            },
+            Tol::rel(1e-4).no_grad(),
+        );
+    }
+}
+
 #[test]
 fn large_matrices_are_factored_in_blocks() {
     // Several blocks, a narrow last one; with and without reads of four elements.

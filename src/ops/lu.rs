@@ -7,6 +7,8 @@ use crate::graph::{Access, Array, Lower, Op, Slot, Spec, Tensor, Vjp};
 use crate::{Error, Result};
 
 const PANEL: &str = include_str!("../../shaders/lu.wgsl");
+const SHUFFLE: &str = include_str!("../../shaders/lu_shuffle.wgsl");
+const REGISTER: &str = include_str!("../../shaders/lu_register.wgsl");
 const SOLVE: &str = include_str!("../../shaders/lu_solve.wgsl");
 const UPDATE: &str = include_str!("../../shaders/lu_update.wgsl");
 
@@ -15,6 +17,9 @@ const UPDATE: &str = include_str!("../../shaders/lu_update.wgsl");
 const WHOLE: usize = 128;
 /// Columns of a block: a multiple of the 8 columns that fit into registers.
 const BLOCK: usize = 32;
+/// Elements of a matrix that one invocation of lu_register.wgsl holds at most: what does
+/// not fit takes the drivers' compilers seconds.
+const MOST_NUMBERS: usize = 288;
 /// Rows of registers that one invocation holds at most.
 const MOST_ROWS: usize = 8;
 
@@ -170,6 +175,9 @@ impl Op for Lu {
         let shape = cx.input(0).shape.clone();
         let n = square(self.name(), &shape)?;
         let batch = shape.numel() / (n * n);
+        if let Some(parts) = register_lanes(cx, batch, n) {
+            return registers(cx, [batch, n], parts);
+        }
         let block = if n <= WHOLE { n } else { BLOCK };
         for first in (0..n).step_by(block) {
             let end = (first + block).min(n);
@@ -184,6 +192,9 @@ impl Op for Lu {
 
 /// Factors the columns `first..end`.
 fn panel(cx: &mut Lower<'_>, [batch, n, first, end]: [usize; 4]) -> Result<()> {
+    if let Some(lanes) = shuffled(cx, n) {
+        return panel_shuffle(cx, [batch, n, first, end], lanes);
+    }
     // On a software adapter a barrier costs by the lanes, so each takes several rows.
     let (least, each) = match cx.device().class {
         DeviceClass::Software => (8, 4),
@@ -215,11 +226,97 @@ fn panel(cx: &mut Lower<'_>, [batch, n, first, end]: [usize; 4]) -> Result<()> {
     if first == 0 {
         kernel = kernel.read(Slot::In(0));
     }
-    let (rows, w) = ((n - first) as f64, width as f64);
     kernel
-        .flops((batch as f64 * (rows * w * w - w * w * w / 3.0)) as usize)
+        .flops(panel_flops([batch, n, first, end]))
         .trips(copied + width.div_ceil(8) * steps)
         .flat_groups(batch)
+}
+
+/// The lanes that share a matrix where it fits into their registers, on software
+/// adapters. Fewer do less twice; more keep both the kernel short and all lanes busy.
+fn register_lanes(cx: &Lower<'_>, batch: usize, n: usize) -> Option<usize> {
+    let device = cx.device();
+    let most = match device.subgroup_size {
+        _ if device.class != DeviceClass::Software => return None,
+        Some(lanes) if lanes >= 8 => 8,
+        _ => 1,
+    };
+    let numbers = |parts: usize| n * n.div_ceil(parts);
+    let enough = |parts: usize| numbers(parts) <= 160 && batch * parts >= 16;
+    let parts = [1, 2, 4].into_iter().find(|p| *p <= most && enough(*p));
+    let parts = parts.unwrap_or(most);
+    (numbers(parts) <= MOST_NUMBERS).then_some(parts)
+}
+
+/// Factors small matrices, each in the registers of `parts` lanes.
+fn registers(cx: &mut Lower<'_>, [batch, n]: [usize; 2], parts: usize) -> Result<()> {
+    let lanes = cx.device().subgroup_size.map_or(8, |lanes| lanes.max(8)) as usize;
+    let mut kernel = cx
+        .kernel("lu_register", REGISTER)
+        .variant(format!("{parts} lanes"))
+        .define("LANES", lanes)
+        .define("PARTS", parts)
+        .define("STEPS", parts.ilog2())
+        .define("ROWS", n.div_ceil(parts))
+        .define("N", n)
+        .arg(batch);
+    for output in 0..5 {
+        kernel = kernel.write(Slot::Out(output));
+    }
+    kernel
+        .read(Slot::In(0))
+        .flops(2 * batch * n * n * n / 3)
+        .trips(n)
+        .threads(batch * parts, lanes)
+}
+
+/// The lanes of a subgroup where one such factors matrices of `n` rows by itself.
+fn shuffled(cx: &Lower<'_>, n: usize) -> Option<usize> {
+    let device = cx.device();
+    let lanes = device.subgroup_size? as usize;
+    let software = device.class == DeviceClass::Software;
+    (software && (8..=64).contains(&lanes) && n <= WHOLE).then_some(lanes)
+}
+
+/// Factors the columns `first..end` by a subgroup.
+fn panel_shuffle(
+    cx: &mut Lower<'_>,
+    [batch, n, first, end]: [usize; 4],
+    lanes: usize,
+) -> Result<()> {
+    let width = end - first;
+    let quads = if n.is_multiple_of(8) { 2 } else { 1 };
+    let strips = width.div_ceil(4 * quads * lanes);
+    let copied = if first == 0 { n * n.div_ceil(lanes) } else { 0 };
+    let mut kernel = cx
+        .kernel("lu_shuffle", SHUFFLE)
+        .variant(if width == n { "whole" } else { "block" })
+        .define("LANES", lanes)
+        .define("STEPS", lanes.ilog2())
+        .define("ROWS", n.div_ceil(lanes))
+        .define("EIGHT", quads / 2)
+        .define("QUADS", quads);
+    for value in [batch, n, first, end] {
+        kernel = kernel.arg(value);
+    }
+    let access = match first {
+        0 => Access::Write,
+        _ => Access::ReadWrite,
+    };
+    for output in 0..5 {
+        kernel = kernel.bind(Slot::Out(output), access);
+    }
+    kernel
+        .read(Slot::In(0))
+        .flops(panel_flops([batch, n, first, end]))
+        .trips(copied + width.div_ceil(8) * (8 + strips * (1 + n.div_ceil(8))))
+        .flat_groups(batch)
+}
+
+/// Operations of factoring the columns `first..end`.
+fn panel_flops([batch, n, first, end]: [usize; 4]) -> usize {
+    let (rows, w) = ((n - first) as f64, (end - first) as f64);
+    (batch as f64 * (rows * w * w - w * w * w / 3.0)) as usize
 }
 
 /// Carries the factored columns `first..end` to all others.
