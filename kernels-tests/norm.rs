@@ -14,6 +14,11 @@ const SHAPES: &[&[usize]] = &[
     &[1, 2, 3, 3],
     &[5, 7, 1, 1],
     &[4, 2, 40, 33],
+    // Cells of eight and four, across and along the innermost axis, also in parts.
+    &[6, 8],
+    &[5, 12, 1, 1],
+    &[1100, 24],
+    &[3, 2, 4, 6],
 ];
 
 #[test]

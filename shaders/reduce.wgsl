@@ -5,12 +5,13 @@
 //   lse       log sum e^x, kept as (peak, sum e^(x - peak)) between the passes
 // One invocation folds one part of one output's elements: parts > 1 leaves partial
 // results that a later pass (MERGE where they are pairs) folds again, in fixed order.
-// VEC4: four neighbours along the reduced axis are read at once; all extents and
-// strides of x then count these.
+// VEC4: cells of four neighbours, or eight (HALVES == 2), along the innermost axis are read
+// at once; all extents and strides of x then count these. ACROSS: that axis is kept, so an
+// invocation folds the outputs of a cell next to each other; outputs counts cells.
 // Sums are blocked by 64 at most, so that rounding grows with the blocks, not the elements.
 // Grid: flat over outputs * parts. Caller: ops/fold.rs
 #import grid
-#import cell
+#import exp_below
 #import math
 
 struct Args {
@@ -45,20 +46,42 @@ struct Args {
 @group(0) @binding(1) var<storage, read_write> y: array<u32>;
 #endif
 #else
-@group(0) @binding(1) var<storage, read_write> y: array<f32>;
 #if W
 @group(0) @binding(2) var<storage, read> w: array<Stored>;
 #endif
+#if ACROSS
+@group(0) @binding(1) var<storage, read_write> y: array<Stored>;
+#if Y2
+@group(0) @binding(${2+W}) var<storage, read_write> y2: array<Stored>;
+#endif
+#if SHIFT
+@group(0) @binding(${2+W+Y2}) var<storage, read> shift: array<Stored>;
+#endif
+#else
+@group(0) @binding(1) var<storage, read_write> y: array<f32>;
 #if Y2
 @group(0) @binding(${2+W}) var<storage, read_write> y2: array<f32>;
-#endif
 #endif
 #if SHIFT
 @group(0) @binding(${2+W+Y2}) var<storage, read> shift: array<f32>;
 #endif
+#endif
+#endif
 
 const LOWEST = -3.4028235e38f;
 const NOBODY = 0xffffffffu;
+
+#if FOLD == lse
+#if ACROSS
+fn log_each(x: vec4f) -> vec4f {
+    return vec4f(log_f32(x.x), log_f32(x.y), log_f32(x.z), log_f32(x.w));
+}
+#else
+fn log_each(x: f32) -> f32 {
+    return log_f32(x);
+}
+#endif
+#endif
 
 #if GENERIC
 fn base(o: u32) -> u32 {
@@ -70,10 +93,10 @@ fn offset(r: u32) -> u32 {
 }
 #endif
 
-@compute @workgroup_size(64)
+@compute @workgroup_size(${WG})
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
         @builtin(local_invocation_index) local: u32) {
-    let index = flat_index(group, groups, local, 64u);
+    let index = flat_index(group, groups, local, ${WG}u);
     if (index >= args.outputs * args.parts) {
         return;
     }
@@ -103,17 +126,25 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
     var at = (o / args.kept_extent) * args.kept_outer + (o % args.kept_extent) * args.kept_inner
         + (r / args.reduced_extent) * args.reduced_outer + digit * args.reduced_inner;
 #endif
+    // Of the two halves of eight cells ACROSS, or of all together.
+#repeat k SUMS
 #if SHIFT
-    let middle = shift[o];
-#endif
-
-    var total = Cell();
-    var total2 = Cell();
-#if FOLD == max
-    var best = ${SIGN} * cell_of(x[at]);
+#if ACROSS
+    let middle${k} = half${k}(shift[o]);
 #else
-    var best = LOWEST;
+    let middle${k} = shift[o];
 #endif
+#endif
+    var total${k} = Cell();
+    var total2_${k} = Cell();
+#if FOLD == max
+    var best${k} = ${SIGN} * half${k}(x[at]);
+#elif FOLD == lse
+    var peak${k} = ${PEAK}(LOWEST);
+    var mass${k} = ${PEAK}();
+#endif
+#end
+    var best = LOWEST;
     var winner = NOBODY;
     while (left > 0u) {
         var run = min(left, 64u);
@@ -122,48 +153,72 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
             run = min(run, (args.reduced_extent - digit + step_digit - 1u) / step_digit);
         }
 #endif
-        var sum = Cell();
-        var sum2 = Cell();
+#repeat k SUMS
+        var sum${k} = Cell();
+        var sum2_${k} = Cell();
+#end
         for (var i = 0u; i < run; i++) {
-            let v = cell_of(x[at]);
-#if FOLD == sum
-            sum += v;
-#elif FOLD == centered
-            sum += (v - middle) * (v - middle);
-#elif FOLD == product
-            sum += v * cell_of(w[at]);
-#elif FOLD == dot
-            sum += v;
-#if MERGE
-            sum2 += cell_of(w[at]);
-#else
-            sum2 += v * (cell_of(w[at]) - middle);
+            let cell = x[at];
+#if W
+            let other = w[at];
 #endif
-#elif FOLD == max
-            best = max(best, ${SIGN} * v);
-#elif FOLD == arg
+#if FOLD == arg
 #if MERGE
-            let candidate = w[at];
+            let candidate = other;
 #else
             let candidate = r;
 #endif
-            let value = ${SIGN} * v;
+            let value = ${SIGN} * cell;
             if (value > best || (value == best && candidate < winner)) {
                 best = value;
                 winner = candidate;
             }
 #elif FOLD == lse
-#if MERGE
-            let mass = cell_of(w[at]);
-#else
-            let mass = 1.0;
+#if PEAK == f32
+            // A mass of all neighbours below the one peak.
+            var peaks = half0(cell);
+#if HALVES == 2
+            peaks = max(peaks, half1(cell));
 #endif
-            if (v > best) {
-                total = total * exp_f32(best - v) + mass;
-                best = v;
-            } else {
-                total += mass * exp_f32(v - best);
-            }
+            let top = max(peak0, largest(peaks));
+            var masses = Cell();
+#repeat h HALVES
+            masses += exp_below(half${h}(cell) - top);
+#end
+            mass0 = mass0 * largest(exp_below(Cell(peak0 - top))) + add_up(masses);
+            peak0 = top;
+#else
+#repeat h HALVES
+            let top${h} = max(peak${h}, half${h}(cell));
+            let mass_of${h} = exp_below(half${h}(cell) - top${h});
+#if MERGE
+            mass${h} = mass${h} * exp_below(peak${h} - top${h}) + half${h}(other) * mass_of${h};
+#else
+            mass${h} = mass${h} * exp_below(peak${h} - top${h}) + mass_of${h};
+#endif
+            peak${h} = top${h};
+#end
+#endif
+#else
+#repeat h HALVES
+#if FOLD == sum
+            sum${h*ACROSS} += half${h}(cell);
+#elif FOLD == centered
+            let from_middle${h} = half${h}(cell) - middle${h*ACROSS};
+            sum${h*ACROSS} += from_middle${h} * from_middle${h};
+#elif FOLD == product
+            sum${h*ACROSS} += half${h}(cell) * half${h}(other);
+#elif FOLD == dot
+            sum${h*ACROSS} += half${h}(cell);
+#if MERGE
+            sum2_${h*ACROSS} += half${h}(other);
+#else
+            sum2_${h*ACROSS} += half${h}(cell) * (half${h}(other) - middle${h*ACROSS});
+#endif
+#elif FOLD == max
+            best${h*ACROSS} = max(best${h*ACROSS}, ${SIGN} * half${h}(cell));
+#endif
+#end
 #endif
 #if GENERIC
             // Past the end the offset is not used.
@@ -184,13 +239,13 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
         }
 #endif
         left -= run;
-        total += sum;
-        total2 += sum2;
+#repeat k SUMS
+        total${k} += sum${k};
+        total2_${k} += sum2_${k};
+#end
     }
 
-#if FOLD == max
-    y[index] = ${SIGN} * largest(best);
-#elif FOLD == arg
+#if FOLD == arg
 #if Y2
     y[index] = best;
     y2[index] = winner;
@@ -198,17 +253,41 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
     // Nothing beats the start where all elements are NaN or minus infinity.
     y[index] = select(winner, 0u, winner == NOBODY);
 #endif
+#else
+#repeat k SUMS
+#if FOLD == max
+    let first${k} = ${SIGN} * ${JOIN}(best${k});
 #elif FOLD == lse
 #if Y2
-    y[index] = best;
-    y2[index] = total;
+    let first${k} = peak${k};
+    let second${k} = mass${k};
 #else
-    y[index] = best + log_f32(total);
+    let first${k} = peak${k} + log_each(mass${k});
 #endif
 #elif FOLD == dot
-    y[index] = add_up(total);
-    y2[index] = add_up(total2);
+    let first${k} = ${JOIN}(total${k});
+    let second${k} = ${JOIN}(total2_${k});
 #else
-    y[index] = args.scale * add_up(total);
+    let first${k} = args.scale * ${JOIN}(total${k});
+#endif
+#end
+#if ACROSS
+#if HALVES == 2
+    y[index] = oct(first0, first1);
+#if Y2
+    y2[index] = oct(second0, second1);
+#endif
+#else
+    y[index] = stored(first0);
+#if Y2
+    y2[index] = stored(second0);
+#endif
+#endif
+#else
+    y[index] = first0;
+#if Y2
+    y2[index] = second0;
+#endif
+#endif
 #endif
 }

@@ -46,18 +46,26 @@ impl Split {
         self.kept.len() > 2 || self.reduced.len() > 2
     }
 
-    /// Counts in fours along the innermost axis, if that is reduced and allows it.
-    fn take_four(&mut self) -> bool {
-        let long = self.is_long();
-        match self.reduced.last_mut() {
-            Some((extent, 1)) if !long && extent.is_multiple_of(4) => *extent /= 4,
-            _ => return false,
+    /// Whether the innermost axis is among the kept ones (`across`) or the reduced ones,
+    /// and whole cells of `cell` elements make it up.
+    fn has_cells(&self, across: bool, cell: usize) -> bool {
+        let axes = if across { &self.kept } else { &self.reduced };
+        let innermost = axes.last().filter(|(_, stride)| *stride == 1);
+        !self.is_long() && innermost.is_some_and(|(extent, _)| extent.is_multiple_of(cell))
+    }
+
+    /// Counts in such cells.
+    fn take_cells(&mut self, across: bool, cell: usize) {
+        let (with, without) = match across {
+            true => (&mut self.kept, &mut self.reduced),
+            false => (&mut self.reduced, &mut self.kept),
+        };
+        // The other axes' strides are whole rows of the innermost one.
+        if let Some(((extent, _), others)) = with.split_last_mut() {
+            *extent /= cell;
+            let strides = others.iter_mut().chain(without);
+            strides.for_each(|(_, stride)| *stride /= cell);
         }
-        // Rows are a multiple of four apart, being whole rows of that axis.
-        let outer = self.reduced.len() - 1;
-        let strides = self.kept.iter_mut().chain(&mut self.reduced[..outer]);
-        strides.for_each(|(_, stride)| *stride /= 4);
-        true
     }
 
     /// The number of elements behind each output.
@@ -95,7 +103,6 @@ pub(crate) fn fold(
     outputs: &[Slot],
     scale: f32,
 ) -> Result<()> {
-    let rows = split.outputs();
     let (name, sign) = match fold {
         Fold::Sum => ("sum", None),
         Fold::Centered => ("centered", None),
@@ -109,8 +116,24 @@ pub(crate) fn fold(
     let (mut name, mut sign, mut merge) = (name, sign, false);
     let mut inputs = inputs.to_vec();
     loop {
-        let vec4 = !merge && !matches!(name, "arg" | "lse") && split.take_four();
-        let count = split.count();
+        let software = cx.device().class == DeviceClass::Software;
+        let sizes: &[usize] = match (software, name) {
+            (_, "arg") | (false, "lse") => &[],
+            (true, _) => &[8, 4],
+            (false, _) => &[4],
+        };
+        let cells = |across| sizes.iter().copied().find(|c| split.has_cells(across, *c));
+        let (across, cell) = match (cells(false), cells(true)) {
+            (Some(cell), _) if !merge => (false, cell),
+            (None, Some(cell)) if software => (true, cell),
+            _ => (false, 1),
+        };
+        if cell > 1 {
+            split.take_cells(across, cell);
+        }
+        // Of an invocation, next to each other.
+        let results = if across { cell } else { 1 };
+        let (rows, count) = (split.outputs(), split.count());
         let parts = parts(cx, rows, count);
         let chunk = count.div_ceil(parts);
         // A CPU that plays GPU walks through each part; real ones read side by side.
@@ -120,12 +143,23 @@ pub(crate) fn fold(
         let into: Vec<Slot> = match parts {
             1 => outputs.to_vec(),
             _ => (0..1 + pairs as usize)
-                .map(|_| cx.scratch(4 * (rows * parts) as u64))
+                .map(|_| cx.scratch(4 * (rows * results * parts) as u64))
                 .collect(),
         };
         let shift = matches!(name, "centered") || (name == "dot" && !merge);
         let second = inputs.len() > 1 + shift as usize;
         let generic = split.is_long();
+        let join = match name {
+            _ if across => "",
+            "max" => "largest",
+            _ => "add_up",
+        };
+        // A software adapter gives every thread whole workgroups: few rows need small ones.
+        let size = if software && rows * parts <= 1024 {
+            8
+        } else {
+            64
+        };
         let mut kernel = cx
             .kernel("reduce", SHADER)
             .variant(if merge {
@@ -138,8 +172,14 @@ pub(crate) fn fold(
             .define("W", second as u32)
             .define("Y2", (into.len() > 1) as u32)
             .define("SHIFT", shift as u32)
-            .define("VEC4", vec4 as u32)
-            .define("GENERIC", generic as u32);
+            .define("VEC4", u32::from(cell > 1))
+            .define("HALVES", if cell == 8 { 2 } else { 1 })
+            .define("ACROSS", across as u32)
+            .define("SUMS", if across && cell == 8 { 2 } else { 1 })
+            .define("JOIN", join)
+            .define("PEAK", if cell > 1 && !across { "f32" } else { "Cell" })
+            .define("GENERIC", generic as u32)
+            .define("WG", size);
         if let Some(negate) = sign {
             kernel = kernel.define("SIGN", if negate { "-1.0" } else { "1.0" });
         }
@@ -174,12 +214,13 @@ pub(crate) fn fold(
             kernel = kernel.read(*middle);
         }
         kernel
-            .flops(rows * count * if vec4 { 4 } else { 1 } * if name == "sum" { 1 } else { 3 })
+            .flops(rows * count * cell * if name == "sum" { 1 } else { 3 })
             .trips(2 * chunk)
-            .threads(rows * parts, 64)?;
+            .threads(rows * parts, size)?;
         if parts == 1 {
             return Ok(());
         }
+        let rows = rows * results;
         split = if interleaved {
             Split {
                 kept: vec![(rows, parts)],
