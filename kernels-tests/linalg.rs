@@ -119,8 +119,9 @@ fn batches_of_matrices_of_all_sizes_are_factored() {
 
 #[test]
 fn large_matrices_are_factored_in_blocks() {
-    // Several blocks, a narrow last one; with and without reads of four elements.
-    for (n, seed) in [(131, 1), (164, 2)] {
+    // Several blocks, a narrow last one; read by four and by eight elements; several
+    // subgroups for a panel.
+    for (n, seed) in [(131, 1), (164, 2), (264, 3)] {
         check_op(
             &format!("lu {n}"),
             &[Data::f32([2, n, n], seed)],

@@ -152,7 +152,7 @@ fn products(cases: &mut Vec<Case>) {
 }
 
 fn matrices(cases: &mut Vec<Case>) {
-    for n in [5, 20, 56, 131, 164] {
+    for n in [5, 20, 56, 131, 200] {
         cases.push(build_case(
             &format!("matrices {n}"),
             &[Data::f32([2, n, n], 1)],

@@ -1,10 +1,12 @@
-// What lu.wgsl computes, by one subgroup per matrix without workgroup memory.
-// Panels of 8 columns: lane l holds the rows l, l + LANES .. of one in registers, and
+// What lu.wgsl computes, by GROUPS subgroups per matrix.
+// Panels of 8 columns: invocation l holds the rows l, l + SIZE .. of one in registers, and
 // instead of moving rows each knows its row's place; the pivot's row comes to all lanes
-// by shuffles. Then every lane takes CELL columns of the others: rows exchanged, the ones
-// right of the panel solved, and updated 8 rows at a time with the panel's rows shuffled
-// around. EIGHT: n is a multiple of 8 and a cell 8 columns, else both are 4.
-// Grid: one workgroup of LANES (at least 8) per matrix. Caller: ops/lu.rs
+// by shuffles, and from other subgroups by workgroup memory. Then every lane of the first
+// subgroup takes cells of the other columns: rows exchanged, the ones right of the panel
+// solved, and updated 8 rows at a time with the panel's rows shuffled around.
+// EIGHT: n is a multiple of 8 and a cell 8 columns, else both are 4.
+// Grid: one workgroup of GROUPS * LANES (8 .. 64, at least GROUPS) per matrix.
+// Caller: ops/lu.rs
 #import grid
 #import math
 #import wide
@@ -24,6 +26,8 @@ alias Cell = Quad;
 #endif
 const WIDTH = ${4 * QUADS}u;
 const LANES = ${LANES}u;
+const GROUPS = ${GROUPS}u;
+const SIZE = LANES * GROUPS;
 
 @group(0) @binding(0) var<storage, read_write> m: array<Cell>;
 @group(0) @binding(1) var<storage, read_write> perm: array<u32>;
@@ -31,6 +35,14 @@ const LANES = ${LANES}u;
 @group(0) @binding(3) var<storage, read_write> signs: array<f32>;
 @group(0) @binding(4) var<storage, read_write> log_det: array<f32>;
 @group(0) @binding(5) var<storage, read> a: array<Cell>;
+
+#if GROUPS != 1
+// Each subgroup's candidate: key, place and origin, then its columns. In turns, so that
+// a step's are not overwritten before all have read them.
+var<workgroup> found: array<vec4i, ${2 * GROUPS}>;
+var<workgroup> found_low: array<vec4f, ${2 * GROUPS}>;
+var<workgroup> found_high: array<vec4f, ${2 * GROUPS}>;
+#endif
 
 // A panel's part of a row.
 struct Eight {
@@ -51,9 +63,10 @@ fn eight(row: u32, panel: u32) -> Eight {
 #endif
 }
 
-@compute @workgroup_size(LANES)
+@compute @workgroup_size(SIZE)
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
-        @builtin(local_invocation_index) lane: u32) {
+        @builtin(local_invocation_index) local: u32) {
+    let lane = local % LANES;
     let matrix = flat_group(group, groups);
     if (matrix >= args.batch) {
         return;
@@ -69,13 +82,13 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
     var singular = false;
     var logs = 0.0;
     if (args.first == 0u) {
-        for (var i = lane; i < n * across; i += LANES) {
+        for (var i = local; i < n * across; i += SIZE) {
             m[base + i] = a[base + i];
         }
-        for (var i = lane; i < n; i += LANES) {
+        for (var i = local; i < n; i += SIZE) {
             perm[row0 + i] = i;
         }
-    } else if (lane == 0u) {
+    } else if (local == 0u) {
         negative = signs[matrix] < 0.0;
         singular = signs[matrix] == 0.0;
         logs = log_det[matrix];
@@ -86,7 +99,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
         let panel = c0 / WIDTH;
         // Column t of the panel stands in register 0 at step t, and rotates to the last.
 #repeat r ROWS
-        let start${r} = c0 + lane + ${r * LANES}u;
+        let start${r} = c0 + local + ${r}u * SIZE;
         // Rows past the last one have no place.
         var place${r} = select(-1, i32(start${r}), start${r} < n);
         let w${r} = eight(base + min(start${r}, n - 1u) * across, panel);
@@ -119,15 +132,35 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
             p${c} = select(p${c}, x${r}_${c}, better${r});
 #end
 #end
+#repeat round ROUNDS
+#if round
+            // Every subgroup's candidate, one in each lane.
+            if (lane == 0u) {
+                let mine = (t % 2u) * GROUPS + local / LANES;
+                found[mine] = vec4i(key, place, i32(origin), 0);
+                found_low[mine] = vec4f(p0, p1, p2, p3);
+                found_high[mine] = vec4f(p4, p5, p6, p7);
+            }
+            workgroupBarrier();
+            let theirs = (t % 2u) * GROUPS + lane % GROUPS;
+            key = found[theirs].x;
+            place = found[theirs].y;
+            origin = u32(found[theirs].z);
+#repeat c 4
+            p${c} = found_low[theirs][${c}];
+            p${c + 4} = found_high[theirs][${c}];
+#end
+#endif
 #repeat s STEPS
-            let key_${s} = subgroupShuffleXor(key, ${LANES >> (s + 1)}u);
-            let place_${s} = subgroupShuffleXor(place, ${LANES >> (s + 1)}u);
-            let better_${s} = key_${s} > key || (key_${s} == key && place_${s} < place);
-            key = select(key, key_${s}, better_${s});
-            place = select(place, place_${s}, better_${s});
-            origin = select(origin, subgroupShuffleXor(origin, ${LANES >> (s + 1)}u), better_${s});
+            let key_${round}_${s} = subgroupShuffleXor(key, ${LANES >> (s + 1)}u);
+            let place_${round}_${s} = subgroupShuffleXor(place, ${LANES >> (s + 1)}u);
+            let better_${round}_${s} = key_${round}_${s} > key || (key_${round}_${s} == key && place_${round}_${s} < place);
+            key = select(key, key_${round}_${s}, better_${round}_${s});
+            place = select(place, place_${round}_${s}, better_${round}_${s});
+            origin = select(origin, subgroupShuffleXor(origin, ${LANES >> (s + 1)}u), better_${round}_${s});
 #repeat c 8
-            p${c} = select(p${c}, subgroupShuffleXor(p${c}, ${LANES >> (s + 1)}u), better_${s});
+            p${c} = select(p${c}, subgroupShuffleXor(p${c}, ${LANES >> (s + 1)}u), better_${round}_${s});
+#end
 #end
 #end
             my_pivot = select(my_pivot, p0, lane == t);
@@ -152,7 +185,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
             x${r}_7 = done${r};
 #end
         }
-        // All lanes of a subgroup have read their rows before one is here.
+        // All lanes have read their rows before one is here.
 #repeat r ROWS
         if (place${r} >= 0) {
             let row = base + u32(place${r}) * across + panel;
@@ -171,7 +204,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
 #end
         // Where row c0 + l is now, in lane l.
         let new_place = u32(place0);
-        let counts = lane < width;
+        let counts = local < width;
         let moves = counts && new_place >= c0 + width;
         storageBarrier();
         if (counts) {
@@ -186,7 +219,8 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
         let corner = eight(base + min(c0 + lane % 8u, n - 1u) * across, panel);
         let corner0 = corner.low;
         let corner1 = corner.high;
-        for (var j0 = args.first / WIDTH; j0 < args.end / WIDTH; j0 += LANES) {
+        let strips = select(0u, args.end / WIDTH, local < LANES);
+        for (var j0 = args.first / WIDTH; j0 < strips; j0 += LANES) {
             let j = min(j0 + lane, args.end / WIDTH - 1u);
             let mine = j0 + lane < args.end / WIDTH && (j < panel || j >= panel + width / WIDTH);
             let right = mine && j > panel;
@@ -269,7 +303,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
     zeros += subgroupShuffleXor(zeros, ${LANES >> (s + 1)}u);
     logs += subgroupShuffleXor(logs, ${LANES >> (s + 1)}u);
 #end
-    if (lane == 0u) {
+    if (local == 0u) {
         signs[matrix] = select(select(1.0, -1.0, odd % 2u == 1u), 0.0, zeros > 0u);
         log_det[matrix] = select(logs, from_bits(0xff800000u), zeros > 0u);
     }

@@ -9,6 +9,7 @@ use crate::{Error, Result};
 const PANEL: &str = include_str!("../../shaders/lu.wgsl");
 const SHUFFLE: &str = include_str!("../../shaders/lu_shuffle.wgsl");
 const REGISTER: &str = include_str!("../../shaders/lu_register.wgsl");
+const STRIP: &str = include_str!("../../shaders/lu_strip.wgsl");
 const SOLVE: &str = include_str!("../../shaders/lu_solve.wgsl");
 const UPDATE: &str = include_str!("../../shaders/lu_update.wgsl");
 
@@ -20,6 +21,10 @@ const BLOCK: usize = 32;
 /// Elements of a matrix that one invocation of lu_register.wgsl holds at most: what does
 /// not fit takes the drivers' compilers seconds.
 const MOST_NUMBERS: usize = 288;
+/// Rows of registers that one invocation of lu_shuffle.wgsl holds at most.
+const MOST_SHUFFLED: usize = 16;
+/// Rows that lu_strip.wgsl updates at a time: a divisor of the widths of blocks.
+const STRIP_ROWS: usize = 16;
 /// Rows of registers that one invocation holds at most.
 const MOST_ROWS: usize = 8;
 
@@ -178,7 +183,12 @@ impl Op for Lu {
         if let Some(parts) = register_lanes(cx, batch, n) {
             return registers(cx, [batch, n], parts);
         }
-        let block = if n <= WHOLE { n } else { BLOCK };
+        let block = match subgroup(cx) {
+            _ if n <= WHOLE => n,
+            // As many columns as a subgroup updates at a time.
+            Some(lanes) if n.is_multiple_of(8) => 8 * lanes,
+            _ => BLOCK,
+        };
         for first in (0..n).step_by(block) {
             let end = (first + block).min(n);
             panel(cx, [batch, n, first, end])?;
@@ -192,8 +202,8 @@ impl Op for Lu {
 
 /// Factors the columns `first..end`.
 fn panel(cx: &mut Lower<'_>, [batch, n, first, end]: [usize; 4]) -> Result<()> {
-    if let Some(lanes) = shuffled(cx, n) {
-        return panel_shuffle(cx, [batch, n, first, end], lanes);
+    if let Some((lanes, groups)) = subgroups(cx, n) {
+        return panel_shuffle(cx, [batch, n, first, end], [lanes, groups]);
     }
     // On a software adapter a barrier costs by the lanes, so each takes several rows.
     let (least, each) = match cx.device().class {
@@ -270,30 +280,41 @@ fn registers(cx: &mut Lower<'_>, [batch, n]: [usize; 2], parts: usize) -> Result
         .threads(batch * parts, lanes)
 }
 
-/// The lanes of a subgroup where one such factors matrices of `n` rows by itself.
-fn shuffled(cx: &Lower<'_>, n: usize) -> Option<usize> {
+/// The lanes of a subgroup where kernels by subgroups are used: on software adapters.
+fn subgroup(cx: &Lower<'_>) -> Option<usize> {
     let device = cx.device();
     let lanes = device.subgroup_size? as usize;
     let software = device.class == DeviceClass::Software;
-    (software && (8..=64).contains(&lanes) && n <= WHOLE).then_some(lanes)
+    (software && (8..=64).contains(&lanes)).then_some(lanes)
 }
 
-/// Factors the columns `first..end` by a subgroup.
+/// The lanes of a subgroup, and how many of them factor matrices of `n` rows together.
+fn subgroups(cx: &Lower<'_>, n: usize) -> Option<(usize, usize)> {
+    let lanes = subgroup(cx)?;
+    let groups = n.div_ceil(MOST_SHUFFLED * lanes);
+    let most = cx.device().max_invocations as usize / lanes;
+    (groups <= lanes.min(most)).then_some((lanes, groups))
+}
+
+/// Factors the columns `first..end` by subgroups.
 fn panel_shuffle(
     cx: &mut Lower<'_>,
     [batch, n, first, end]: [usize; 4],
-    lanes: usize,
+    [lanes, groups]: [usize; 2],
 ) -> Result<()> {
     let width = end - first;
     let quads = if n.is_multiple_of(8) { 2 } else { 1 };
     let strips = width.div_ceil(4 * quads * lanes);
-    let copied = if first == 0 { n * n.div_ceil(lanes) } else { 0 };
+    let size = lanes * groups;
+    let copied = if first == 0 { n * n.div_ceil(size) } else { 0 };
     let mut kernel = cx
         .kernel("lu_shuffle", SHUFFLE)
         .variant(if width == n { "whole" } else { "block" })
         .define("LANES", lanes)
         .define("STEPS", lanes.ilog2())
-        .define("ROWS", n.div_ceil(lanes))
+        .define("GROUPS", groups)
+        .define("ROUNDS", if groups == 1 { 1 } else { 2 })
+        .define("ROWS", n.div_ceil(size))
         .define("EIGHT", quads / 2)
         .define("QUADS", quads);
     for value in [batch, n, first, end] {
@@ -323,6 +344,9 @@ fn panel_flops([batch, n, first, end]: [usize; 4]) -> usize {
 fn carry(cx: &mut Lower<'_>, [batch, n, first, end]: [usize; 4]) -> Result<()> {
     let (width, rest) = (end - first, n - end);
     let m = Slot::Out(0);
+    if let Some(lanes) = subgroup(cx) {
+        return carry_shuffle(cx, [batch, n, first, end], lanes);
+    }
     cx.kernel("lu_solve", SOLVE)
         .arg(batch)
         .arg(n)
@@ -345,6 +369,32 @@ fn carry(cx: &mut Lower<'_>, [batch, n, first, end]: [usize; 4]) -> Result<()> {
         .flops(2 * batch * rest * rest * width)
         .trips(width)
         .threads(batch * rest.div_ceil(8) * rest.div_ceil(8), 64)
+}
+
+/// Carries the factored columns `first..end` to all others, by subgroups.
+fn carry_shuffle(
+    cx: &mut Lower<'_>,
+    [batch, n, first, end]: [usize; 4],
+    lanes: usize,
+) -> Result<()> {
+    let (width, rest) = (end - first, n - end);
+    let quads = if n.is_multiple_of(8) { 2 } else { 1 };
+    let strip = 4 * quads * lanes;
+    cx.kernel("lu_strip", STRIP)
+        .define("LANES", lanes)
+        .define("TM", STRIP_ROWS)
+        .define("HELD", STRIP_ROWS.div_ceil(lanes))
+        .define("EIGHT", quads / 2)
+        .define("QUADS", quads)
+        .arg(batch)
+        .arg(n)
+        .arg(first)
+        .arg(end)
+        .bind(Slot::Out(0), Access::ReadWrite)
+        .read(Slot::Out(2))
+        .flops(batch * rest * width * (width + 2 * rest))
+        .trips(width + (n - first).div_ceil(STRIP_ROWS) * (1 + width / 8))
+        .flat_groups(batch * (first.div_ceil(strip) + rest.div_ceil(strip)))
 }
 
 /// The outputs of [`Tensor::lu`] for a stack of matrices `[.., n, n]`.
