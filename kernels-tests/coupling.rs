@@ -42,8 +42,17 @@ fn masks_and_layouts() {
         (CouplingScale::Sigmoid { offset: 2.0 }, false, 1e-3),
         (CouplingScale::None, false, 0.0),
     ];
-    // The last is taken four elements at a time by most masks.
-    for shape in [[2, 3, 5, 3], [1, 5, 1, 1], [3, 4, 2, 6]] {
+    // The third is taken four elements at a time by most masks, the others eight; in the
+    // last but one a checkerboard cannot go on from one channel to the next, in the last
+    // its rows end within eight elements.
+    for shape in [
+        [2, 3, 5, 3],
+        [1, 5, 1, 1],
+        [3, 4, 2, 6],
+        [2, 4, 2, 8],
+        [1, 5, 3, 8],
+        [4, 3, 2, 12],
+    ] {
         for (i, mask) in MASKS.into_iter().enumerate() {
             if shape[2] == 1 && matches!(mask, CouplingMask::Checkerboard { parity: 0 }) {
                 continue; // nothing is transformed, which is tested below
@@ -79,7 +88,12 @@ fn masks_and_layouts() {
 /// Samples that several invocations share, so that their sums come in two passes.
 #[test]
 fn sums_of_large_samples() {
-    for shape in [vec![2, 6, 8, 16], vec![3, 2, 21, 11], vec![2, 1000]] {
+    for shape in [
+        vec![2, 6, 8, 16],
+        vec![3, 2, 21, 11],
+        vec![2, 1000],
+        vec![2, 16, 16, 16],
+    ] {
         for params in [
             CouplingParams::glow(CouplingMask::After(1)),
             CouplingParams::new(CouplingMask::Odd),
@@ -109,6 +123,10 @@ fn dying_values_are_overwritten() {
         (
             CouplingParams::new(CouplingMask::Checkerboard { parity: 0 }),
             [2, 2, 5, 3],
+        ),
+        (
+            CouplingParams::new(CouplingMask::Checkerboard { parity: 1 }),
+            [2, 2, 4, 8],
         ),
         (
             CouplingParams::additive(CouplingMask::Before(2)),

@@ -3,8 +3,9 @@
 //       where there is a least scale, log(e^l + least);  none 0
 //   y = x e^l + t, or (x + t) e^l where the shift comes first; INVERSE undoes it
 //   part[n, i] = the sum of l (INVERSE: of -l) over what invocation (n, i) transforms
-// Kept elements are copied, IN_PLACE (y lies where x does) they stay. CHECKER: elements with (h + w) % 2 == parity are kept,
-// else whole channels are. All positions count cells: four elements (VEC4) or one.
+// Kept elements are copied, IN_PLACE (y lies where x does) they stay. CHECKER: elements
+// with (h + w) % 2 == parity are kept, else whole channels are. All positions count cells:
+// eight elements (HALVES == 2), four (VEC4) or one. ONCE: no more than one cell each.
 // Invocations of sample n take turns in its cells, `lanes` of them in blocks of their own.
 // Grid: flat over N * parts. Caller: ops/coupling.rs
 #import grid
@@ -31,51 +32,62 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
     let mine = index - n * args.parts;
     let moved = block(mine, args.each, args.cells);
     var total = Cell();
+#if ONCE
+    let cell = moved.x;
+    if (cell < moved.y) {
+#else
     for (var cell = moved.x; cell < moved.y; cell += args.lanes) {
+#endif
         let at = place(n, cell);
-        let v = cell_of(${X}[at.x]);
-        let t = cell_of(raw[at.t]);
+        let all_v = ${X}[at.x];
+        let all_t = raw[at.t];
+#if SCALE != none
+        let all_s = raw[at.s];
+#endif
+#repeat h WORK
+        let v${h} = part${h}(all_v, at);
+        let t${h} = part${h}(all_t, at);
 #if SCALE == none
 #if INVERSE
-        let out = v - t;
+        let out${h} = v${h} - t${h};
 #else
-        let out = v + t;
+        let out${h} = v${h} + t${h};
 #endif
 #else
-        let s = scale(cell_of(raw[at.s]));
+        let s${h} = scale(part${h}(all_s, at));
 #if INVERSE
-        let log_det = -s.log;
+        let log_det${h} = -s${h}.log;
 #if SHIFT_FIRST
-        let out = v / s.value - t;
+        let out${h} = v${h} / s${h}.value - t${h};
 #else
-        let out = (v - t) / s.value;
+        let out${h} = (v${h} - t${h}) / s${h}.value;
 #endif
 #else
-        let log_det = s.log;
+        let log_det${h} = s${h}.log;
 #if SHIFT_FIRST
-        let out = (v + t) * s.value;
+        let out${h} = (v${h} + t${h}) * s${h}.value;
 #else
-        let out = v * s.value + t;
+        let out${h} = v${h} * s${h}.value + t${h};
 #endif
 #endif
-#endif
-#if CHECKER
-        let inside = transformed(at.inner);
-        y[at.x] = stored(select(v, out, inside));
-#if SCALE != none
-        total += select(Cell(), log_det, inside);
-#endif
+#if CHECKER != PICKED
+        total += select(Cell(), log_det${h}, transformed(at.inner));
 #else
-        y[at.x] = stored(out);
-#if SCALE != none
-        total += log_det;
+        total += log_det${h};
 #endif
 #endif
+#end
+        y[at.x] = joined(all_v, out0, out${WORK-1}, at);
     }
 #if COPY
     let stay = block(mine, args.kept_each, args.kept_cells);
-    for (var cell = stay.x; cell < stay.y; cell += args.lanes) {
-        let at = kept(n, cell);
+#if ONCE
+    let still = stay.x;
+    if (still < stay.y) {
+#else
+    for (var still = stay.x; still < stay.y; still += args.lanes) {
+#endif
+        let at = kept(n, still);
         y[at] = x[at];
     }
 #endif

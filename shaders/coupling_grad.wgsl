@@ -32,44 +32,56 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
     let mine = index - n * args.parts;
     let moved = block(mine, args.each, args.cells);
     let u = Cell(upstream[n]);
+#if ONCE
+    let cell = moved.x;
+    if (cell < moved.y) {
+#else
     for (var cell = moved.x; cell < moved.y; cell += args.lanes) {
+#endif
         let at = place(n, cell);
-        let s = scale(cell_of(raw[at.s]));
-        let g = cell_of(${DY}[at.x]);
+        let all_s = raw[at.s];
+        let all_g = ${DY}[at.x];
+        let all_y = y[at.x];
+#if SHIFT_FIRST == INVERSE
+        let all_t = raw[at.t];
+#endif
+#repeat h WORK
+        let s${h} = scale(part${h}(all_s, at));
+        let g${h} = part${h}(all_g, at);
+        let y${h} = part${h}(all_y, at);
 #if INVERSE
-        let by_x = g / s.value;
+        let by_x${h} = g${h} / s${h}.value;
 #if SHIFT_FIRST
-        let by_t = -g;
-        let by_s = -s.slope * (g * (cell_of(y[at.x]) + cell_of(raw[at.t])) + u);
+        let by_t${h} = -g${h};
+        let by_s${h} = -s${h}.slope * (g${h} * (y${h} + part${h}(all_t, at)) + u);
 #else
-        let by_t = -by_x;
-        let by_s = -s.slope * (g * cell_of(y[at.x]) + u);
+        let by_t${h} = -by_x${h};
+        let by_s${h} = -s${h}.slope * (g${h} * y${h} + u);
 #endif
 #else
-        let by_x = g * s.value;
+        let by_x${h} = g${h} * s${h}.value;
 #if SHIFT_FIRST
-        let by_t = by_x;
-        let by_s = s.slope * (g * cell_of(y[at.x]) + u);
+        let by_t${h} = by_x${h};
+        let by_s${h} = s${h}.slope * (g${h} * y${h} + u);
 #else
-        let by_t = g;
-        let by_s = s.slope * (g * (cell_of(y[at.x]) - cell_of(raw[at.t])) + u);
+        let by_t${h} = g${h};
+        let by_s${h} = s${h}.slope * (g${h} * (y${h} - part${h}(all_t, at)) + u);
 #endif
 #endif
-#if CHECKER
-        let inside = transformed(at.inner);
-        dx[at.x] = stored(select(g, by_x, inside));
-        draw[at.t] = stored(select(Cell(), by_t, inside));
-        draw[at.s] = stored(select(Cell(), by_s, inside));
-#else
-        dx[at.x] = stored(by_x);
-        draw[at.t] = stored(by_t);
-        draw[at.s] = stored(by_s);
-#endif
+#end
+        dx[at.x] = joined(all_g, by_x0, by_x${WORK-1}, at);
+        draw[at.t] = joined(nothing(), by_t0, by_t${WORK-1}, at);
+        draw[at.s] = joined(nothing(), by_s0, by_s${WORK-1}, at);
     }
 #if COPY
     let stay = block(mine, args.kept_each, args.kept_cells);
-    for (var cell = stay.x; cell < stay.y; cell += args.lanes) {
-        let at = kept(n, cell);
+#if ONCE
+    let still = stay.x;
+    if (still < stay.y) {
+#else
+    for (var still = stay.x; still < stay.y; still += args.lanes) {
+#endif
+        let at = kept(n, still);
         dx[at] = dy[at];
     }
 #endif

@@ -1,6 +1,6 @@
 // What both coupling kernels know: where elements and their raw values lie, and the
 // scale with its logarithm. See ops/coupling.rs.
-#import cell
+#import exp_below
 #import math
 
 struct Args {
@@ -36,9 +36,13 @@ struct Args {
 
 // The first cell of invocation i of a sample, and the end of its block.
 fn block(i: u32, each: u32, cells: u32) -> vec2u {
+#if ONCE
+    return vec2u(i, cells);
+#else
     let number = divide(i, args.lanes);
     let start = number * args.lanes * each;
     return vec2u(start + i - number * args.lanes, min(start + args.lanes * each, cells));
+#endif
 }
 
 struct Place {
@@ -50,7 +54,11 @@ struct Place {
 }
 
 fn place(n: u32, cell: u32) -> Place {
+#if ONE_RUN
+    let channel = 0u;
+#else
     let channel = divide(cell, args.run);
+#endif
     let inner = cell - channel * args.run;
     let raw_at = n * args.raw_sample + channel * args.raw_step + inner;
     return Place(n * args.x_sample + args.x_base + channel * args.x_step + inner,
@@ -58,7 +66,11 @@ fn place(n: u32, cell: u32) -> Place {
 }
 
 fn kept(n: u32, cell: u32) -> u32 {
+#if ONE_KEPT_RUN
+    let channel = 0u;
+#else
     let channel = divide(cell, args.kept_run);
+#endif
     let inner = cell - channel * args.kept_run;
     return n * args.x_sample + args.kept_base + channel * args.x_step + inner;
 }
@@ -69,7 +81,12 @@ fn moves(element: u32) -> bool {
     return ((row + element - row * args.width) & 1u) != args.parity;
 }
 
-#if VEC4
+#if HALVES == 2
+// Whole rows of cells: of each either the even elements move or the odd ones.
+fn odd_moves(cell: u32) -> bool {
+    return moves(8u * cell + 1u);
+}
+#elif VEC4
 fn transformed(cell: u32) -> vec4<bool> {
     let e = 4u * cell;
     return vec4<bool>(moves(e), moves(e + 1u), moves(e + 2u), moves(e + 3u));
@@ -81,6 +98,43 @@ fn transformed(cell: u32) -> bool {
 #endif
 #endif
 
+// The WORK parts of a cell that are transformed: one or both halves.
+fn part0(x: Stored, at: Place) -> Cell {
+#if PICKED
+    return select(half0(x), half1(x), odd_moves(at.inner));
+#else
+    return half0(x);
+#endif
+}
+#if WORK == 2
+
+fn part1(x: Stored, at: Place) -> Cell {
+    return half1(x);
+}
+#endif
+
+// The cell of these parts, and of `kept` where nothing is transformed.
+fn joined(kept: Stored, first: Cell, last: Cell, at: Place) -> Stored {
+#if PICKED
+    let odd = odd_moves(at.inner);
+    return oct(select(first, half0(kept), odd), select(half1(kept), first, odd));
+#elif CHECKER
+    return stored(select(half0(kept), first, transformed(at.inner)));
+#elif HALVES == 2
+    return oct(first, last);
+#else
+    return stored(first);
+#endif
+}
+
+fn nothing() -> Stored {
+#if HALVES == 2
+    return oct(vec4f(), vec4f());
+#else
+    return stored(Cell());
+#endif
+}
+
 #if SCALE != none
 // The scale, its logarithm l, and dl/ds.
 struct Scale {
@@ -89,55 +143,68 @@ struct Scale {
     slope: Cell,
 }
 
-struct Scale1 {
-    value: f32,
-    log: f32,
-    slope: f32,
+#if VEC4
+fn exp_each(x: vec4f) -> vec4f {
+    return vec4f(exp_f32(x.x), exp_f32(x.y), exp_f32(x.z), exp_f32(x.w));
 }
 
-fn scale1(s: f32) -> Scale1 {
+fn log_each(x: vec4f) -> vec4f {
+    return vec4f(log_f32(x.x), log_f32(x.y), log_f32(x.z), log_f32(x.w));
+}
+
+fn log1p01_each(x: vec4f) -> vec4f {
+    return vec4f(log1p01(x.x), log1p01(x.y), log1p01(x.z), log1p01(x.w));
+}
+
+fn tanh_each(x: vec4f) -> vec4f {
+    return vec4f(tanh_f32(x.x), tanh_f32(x.y), tanh_f32(x.z), tanh_f32(x.w));
+}
+#else
+fn exp_each(x: f32) -> f32 {
+    return exp_f32(x);
+}
+
+fn log_each(x: f32) -> f32 {
+    return log_f32(x);
+}
+
+fn log1p01_each(x: f32) -> f32 {
+    return log1p01(x);
+}
+
+fn tanh_each(x: f32) -> f32 {
+    return tanh_f32(x);
+}
+#endif
+
+fn scale(s: Cell) -> Scale {
 #if SCALE == sigmoid
     let u = s + args.a;
-    let e = exp_f32(-abs(u));
+    let positive = u >= Cell();
+    let e = exp_below(-abs(u));
     let near = 1.0 / (1.0 + e);
     let far = e * near;
-    let value = select(far, near, u >= 0.0);
-    let log = min(u, 0.0) - log1p01(e);
-    let slope = select(near, far, u >= 0.0);
+    let value = select(far, near, positive);
+    let log = min(u, Cell()) - log1p01_each(e);
+    let slope = select(near, far, positive);
 #elif SCALE == tanh
     let u = s / args.a;
-    let log = args.a * tanh_f32(u);
-    let value = exp_f32(log);
+    let log = args.a * tanh_each(u);
+    let value = exp_each(log);
     // 1 - tanh^2 without the difference.
-    let e = exp_f32(-2.0 * abs(u));
+    let e = exp_below(-2.0 * abs(u));
     let slope = 4.0 * e / ((1.0 + e) * (1.0 + e));
 #else
     let log = s;
-    let value = exp_f32(s);
-    let slope = 1.0;
+    let value = exp_each(s);
+    let slope = Cell(1.0);
 #endif
 #if LEAST
     let sum = value + args.least;
-    return Scale1(sum, log_f32(sum), slope * value / sum);
+    return Scale(sum, log_each(sum), slope * value / sum);
 #else
     // The inverse divides by it: never zero, so that 0 / 0 cannot occur.
-    return Scale1(max(value, 1.1754944e-38), log, slope);
+    return Scale(max(value, Cell(1.1754944e-38)), log, slope);
 #endif
 }
-
-#if VEC4
-fn scale(s: vec4f) -> Scale {
-    let a = scale1(s.x);
-    let b = scale1(s.y);
-    let c = scale1(s.z);
-    let d = scale1(s.w);
-    return Scale(vec4f(a.value, b.value, c.value, d.value), vec4f(a.log, b.log, c.log, d.log),
-        vec4f(a.slope, b.slope, c.slope, d.slope));
-}
-#else
-fn scale(s: f32) -> Scale {
-    let a = scale1(s);
-    return Scale(a.value, a.log, a.slope);
-}
-#endif
 #endif

@@ -115,7 +115,8 @@ impl Op for Coupling {
     }
 
     fn lower(&self, cx: &mut Lower<'_>) -> Result<()> {
-        let places = Places::new(self.name(), &self.params, cx.input(0), cx.input(1))?;
+        let places =
+            Places::new(self.name(), &self.params, cx.input(0), cx.input(1))?.on(cx.device());
         let share = Share::new(cx, &places);
         let parts = share.parts;
         let scaled = self.params.scale != CouplingScale::None;
@@ -217,7 +218,8 @@ impl Op for CouplingGrad {
     }
 
     fn lower(&self, cx: &mut Lower<'_>) -> Result<()> {
-        let places = Places::new(self.name(), &self.params, cx.input(0), cx.input(1))?;
+        let places =
+            Places::new(self.name(), &self.params, cx.input(0), cx.input(1))?.on(cx.device());
         let share = Share::new(cx, &places);
         let parts = share.parts;
         let direction = if self.inverse { "inverse" } else { "forward" };
@@ -275,7 +277,7 @@ impl Share {
     fn new(cx: &Lower<'_>, places: &Places) -> Self {
         let wanted = match cx.device().class {
             // A loop costs more there than the sums of more parts.
-            DeviceClass::Software => 2,
+            DeviceClass::Software => 8usize.div_ceil(places.cell).min(2),
             _ => 4,
         };
         let cells = places.elements / places.cell;
@@ -314,13 +316,23 @@ fn describe<'l, 'a>(
     let (plane, cell) = (places.plane, places.cell);
     let cells = places.elements / cell;
     let kept_cells = places.kept_elements / cell;
+    let picked = checker == 1 && cell == 8;
     kernel
         .define("SCALE", name)
         .define("INVERSE", inverse as u32)
         .define("SHIFT_FIRST", params.shift_first as u32)
         .define("LEAST", least as u32)
         .define("CHECKER", checker)
-        .define("VEC4", cell / 4)
+        .define("VEC4", u32::from(cell > 1))
+        .define("HALVES", if cell == 8 { 2 } else { 1 })
+        .define("PICKED", u32::from(picked))
+        .define("WORK", if cell == 8 && !picked { 2 } else { 1 })
+        .define("ONE_RUN", u32::from(places.run == places.elements))
+        .define(
+            "ONE_KEPT_RUN",
+            u32::from(places.kept_run == places.kept_elements),
+        )
+        .define("ONCE", u32::from(share.each.max(share.kept_each) == 1))
         .define("IN_PLACE", in_place as u32)
         .define("COPY", (checker == 0 && !in_place) as u32)
         .arg(places.samples)

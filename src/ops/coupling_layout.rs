@@ -1,6 +1,7 @@
 //! What a coupling transforms, how raw scales become scales, and where both lie in
 //! memory: plain arithmetic on shapes for `coupling.rs`.
 
+use crate::device::{DeviceClass, DeviceProfile};
 use crate::graph::Spec;
 use crate::{Error, Result, Shape};
 
@@ -229,8 +230,10 @@ impl Places {
             (_, RawLayout::ShiftScaleInterleaved) => (1, 0, 2),
         };
         let plane: usize = dims[2..].iter().product();
-        // Whole channels side by side are walked as one run.
-        let whole = moved.step == 1 && raw_step == 1 && checker.is_none();
+        // Whole channels side by side are walked as one run. A checkerboard goes on from one
+        // channel to the next where the rows of a channel are even in number.
+        let goes_on = checker.is_none() || dims[2].is_multiple_of(2);
+        let whole = moved.step == 1 && raw_step == 1 && goes_on;
         let mut places = Places {
             samples: dims[0],
             plane,
@@ -262,10 +265,21 @@ impl Places {
             places.kept_run,
             places.kept_base,
         ];
-        if starts.iter().all(|e| e.is_multiple_of(4)) {
-            places.cell = 4;
-        }
+        // Of a checkerboard's eight every other one moves, where none reaches into the next row.
+        let fits = |cell: &usize| {
+            let whole_rows = checker.is_none() || *cell < 8 || places.width.is_multiple_of(*cell);
+            whole_rows && starts.iter().all(|e| e.is_multiple_of(*cell))
+        };
+        places.cell = [8, 4].into_iter().find(fits).unwrap_or(1);
         Ok(places)
+    }
+
+    /// The same in cells as `device` reads them: eight elements on software adapters only.
+    pub(super) fn on(mut self, device: &DeviceProfile) -> Self {
+        if device.class != DeviceClass::Software {
+            self.cell = self.cell.min(4);
+        }
+        self
     }
 
     /// Bytes that a kernel must move that touches `tensors` values per transformed
