@@ -162,8 +162,8 @@ fn triangular_systems_of_all_kinds() {
             Tol::rel(1e-5),
         );
     }
-    // Several blocks of unknowns, and four and eight columns of each lane of a subgroup.
-    let shapes = [(20, 36), (36, 40)].into_iter().cycle();
+    // Several blocks of unknowns, and four, eight and one columns of each lane of a subgroup.
+    let shapes = [(20, 36), (36, 40), (37, 40)].into_iter().cycle();
     for (kind, (n, columns)) in KINDS.into_iter().zip(shapes) {
         check_op(
             &format!("{kind:?} {n} {columns}"),
@@ -176,7 +176,7 @@ fn triangular_systems_of_all_kinds() {
         );
     }
     check_op(
-        "one matrix of fours for a batch of right sides",
+        "one matrix of fours, one column a lane, for a batch of right sides",
         &[well_conditioned([20, 20], 3), Data::f32([3, 2, 20, 4], 4)],
         |_, x| vec![x[0].solve_triangular(&x[1], Triangular::upper())],
         Tol::rel(1e-5),

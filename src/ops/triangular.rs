@@ -168,7 +168,7 @@ impl Op for SolveTriangular {
         let columns = b.dims()[b.rank() - 1];
         let batch = b.numel() / (n * columns);
         let kind = self.kind;
-        if let Some(lanes) = shuffled(cx, n, columns) {
+        if let Some(lanes) = shuffled(cx, n) {
             return self.shuffle(cx, [batch, n, columns], lanes);
         }
         // Idle lanes cost a software adapter as much as busy ones.
@@ -207,13 +207,11 @@ impl Op for SolveTriangular {
 const ROWS: usize = 16;
 
 /// The lanes of a subgroup where such take a system, each with columns of its own.
-fn shuffled(cx: &Lower<'_>, n: usize, columns: usize) -> Option<usize> {
+fn shuffled(cx: &Lower<'_>, n: usize) -> Option<usize> {
     let device = cx.device();
     let lanes = device.subgroup_size? as usize;
     let fits = device.class == DeviceClass::Software
         && (4..=64).contains(&lanes)
-        && n.is_multiple_of(4)
-        && columns.is_multiple_of(4)
         && shuffle_trips(n) <= LOOP_BUDGET as usize;
     fits.then_some(lanes)
 }
@@ -243,15 +241,27 @@ impl SolveTriangular {
     ) -> Result<()> {
         let one = cx.input(0).shape.rank() == 2;
         let rows = shuffle_rows(n);
-        let twice = columns.is_multiple_of(8) && columns > 4 * lanes;
-        let quads = if twice { 2 } else { 1 };
+        // Few columns go to as many lanes as possible.
+        let wide = columns > lanes && columns.is_multiple_of(4);
+        let (width, [cell, v, read, store]) = match wide {
+            true if columns.is_multiple_of(8) && columns > 4 * lanes => {
+                (8, ["Oct", "vec4f", "", ""])
+            }
+            true => (4, ["Quad", "vec4f", "quad", "to_quad"]),
+            false => (1, ["f32"; 4]),
+        };
         cx.kernel("triangular_shuffle", SHUFFLE)
-            .variant(format!("{rows}x{}", 4 * quads * lanes))
+            .variant(format!("{rows}x{}", width * lanes))
             .define("LANES", lanes)
             .define("TM", rows)
             .define("HELD", rows.div_ceil(lanes))
-            .define("QUADS", quads)
-            .define("CELL", if twice { "Oct" } else { "Quad" })
+            .define("WIDTH", width)
+            .define("QUADS", width.div_ceil(4))
+            .define("CELL", cell)
+            .define("V", v)
+            .define("READ", read)
+            .define("STORE", store)
+            .define("VEC_T", n.is_multiple_of(4) as u32)
             .define("TRANS", self.kind.transpose as u32)
             .arg(batch)
             .arg(n)
@@ -264,7 +274,7 @@ impl SolveTriangular {
             .write(Slot::Out(0))
             .flops(batch * n * n * columns)
             .trips(shuffle_trips(n))
-            .flat_groups(batch * columns.div_ceil(4 * quads * lanes))
+            .flat_groups(batch * columns.div_ceil(width * lanes))
     }
 }
 
