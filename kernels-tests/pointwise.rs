@@ -274,6 +274,38 @@ fn long_chains_with_shared_parts() {
     );
 }
 
+/// Large enough that an invocation takes sixteen elements which share an operand; eight or
+/// one where rows and planes are not made of sixteens.
+#[test]
+fn shared_operands_of_large_tensors() {
+    for (shape, channels) in [
+        ([4, 8, 64, 40], [8, 1, 1]),
+        ([2, 3, 8, 1502], [3, 1, 1]),
+        ([6, 4, 56, 49], [4, 1, 1]),
+        ([16, 32, 8, 17], [32, 8, 1]),
+    ] {
+        check_op(
+            &format!("channels of {shape:?}"),
+            &[
+                Data::f32(shape, 12),
+                Data::f32(channels, 13),
+                Data::f32(channels, 14),
+                Data::f32([shape[0], 1, 1, 1], 15),
+                Data::f32([shape[3]], 16),
+            ],
+            |_, x| {
+                let y = x[0].mul(&x[1]).add(&x[2]).relu();
+                let z = y.mul(&x[3]);
+                vec![z.sub(&x[4]), z, y]
+            },
+            Tol {
+                differences: None,
+                ..Tol::rel(1e-5)
+            },
+        );
+    }
+}
+
 #[test]
 fn operators_on_references() {
     check_op(

@@ -1,4 +1,4 @@
-// A chain of pointwise ops over EACH (1 or 8) neighbouring elements: the frame that
+// A chain of pointwise ops over EACH (1, 8 or 16) neighbouring elements: the frame that
 // src/plan/fused.rs fills in. n is a multiple of EACH.
 // Grid: flat, one invocation per EACH elements.
 #import grid

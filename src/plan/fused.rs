@@ -57,8 +57,8 @@ enum Load {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct At {
     text: String,
-    /// Every 8 elements from a multiple of 8 on read the same one.
-    same: bool,
+    /// Every 8 or 16 elements from a multiple of that on read the same one; or just 1.
+    same: usize,
     /// They read 8 from a multiple of 8 on.
     run: bool,
 }
@@ -104,12 +104,14 @@ fn load(input: &Shape, unit: &Shape) -> Load {
         return Load::Flat;
     }
     let mut terms = Vec::new();
-    let (mut same, mut run) = (true, true);
+    let (mut same, mut run) = (16, true);
     let mut divisor = 1;
     let total = unit.numel();
     for (d, s) in dims.iter().zip(&strides).rev() {
         if *s > 0 {
-            same &= divisor % 8 == 0;
+            while divisor % same != 0 {
+                same = if same == 16 { 8 } else { 1 };
+            }
             run &= match divisor {
                 1 => *s == 1 && d % 8 == 0,
                 _ => divisor % 8 == 0 && s % 8 == 0,
@@ -135,7 +137,7 @@ fn load(input: &Shape, unit: &Shape) -> Load {
         text: terms.join(" + "),
         same,
         // Otherwise the innermost axis is not among them.
-        run: run && !same,
+        run: run && same == 1,
     })
 }
 
@@ -216,15 +218,24 @@ pub(super) fn generate(
         .iter()
         .map(|(t, _)| matches!(t, Target::Value(_)))
         .collect();
+    let mut shared = Vec::new();
     for i in &units.units[unit].nodes {
         for raw in &view.nodes[*i].inputs {
             if let Some(binding) = binding_of(view.root(*raw)) {
-                wide[binding] &= load(view.shape(*raw), shape).is_run();
+                let how = load(view.shape(*raw), shape);
+                wide[binding] &= how.is_run();
+                if let Load::At(At { same: 8.., .. }) = &how {
+                    shared.push(how);
+                }
             }
         }
     }
+    let by_16 = |how: &Load| matches!(how, Load::At(At { same: 16, .. }));
+    let share_16 = !shared.is_empty() && shared.iter().all(by_16);
     let written = |(t, wide): (&(Target, Access), &bool)| t.1 == Access::Read || *wide;
     let each = match whole_words && targets.iter().zip(&wide).all(written) {
+        // Where there is enough to do, what 16 share is read once for all of them.
+        true if profile.elements_each(n) == 8 && share_16 && n >= 1 << 16 && n % 16 == 0 => 16,
         true => profile.elements_each(n),
         false => 1,
     };
@@ -304,16 +315,19 @@ pub(super) fn generate(
                         let shared = match &how {
                             Load::First => true,
                             Load::Flat => false,
-                            Load::At(at) => at.same,
+                            Load::At(at) => at.same > 1,
                         };
                         let name = if wide[binding] {
                             let ty = dtype(&root).wgsl();
-                            loads += &format!(
-                                "    let {x} = b{binding}[({index}) / 8u];\n    \
-                                 let {x}_0 = bitcast<vec4<{ty}>>(evens({x}));\n    \
-                                 let {x}_1 = bitcast<vec4<{ty}>>(odds({x}));\n"
-                            );
-                            format!("{x}_${{e % 2}}[${{e / 2}}]")
+                            for k in 0..each / 8 {
+                                let index = how.index(&(8 * k).to_string());
+                                loads += &format!(
+                                    "    let {x}_{k} = b{binding}[({index}) / 8u];\n    \
+                                     let {x}_{k}_0 = bitcast<vec4<{ty}>>(evens({x}_{k}));\n    \
+                                     let {x}_{k}_1 = bitcast<vec4<{ty}>>(odds({x}_{k}));\n"
+                                );
+                            }
+                            format!("{x}_${{e / 8}}_${{e % 2}}[${{e % 8 / 2}}]")
                         } else if shared || is_scalar_input(view, root) {
                             loads += &format!("    let {x} = b{binding}[{index}];\n");
                             x
@@ -354,18 +368,23 @@ pub(super) fn generate(
             return Err(Error::Graph("a fused result has no binding".into()));
         };
         let value = |e: usize| names[output].replace("${e}", &e.to_string());
-        let four = |odd: usize| {
-            let values: Vec<String> = (0..4).map(|e| value(2 * e + odd)).collect();
+        let four = |first: usize| {
+            let values: Vec<String> = (0..4).map(|e| value(first + 2 * e)).collect();
             format!(
                 "bitcast<vec4f>(vec4<{}>({}))",
                 dtype(output).wgsl(),
                 values.join(", ")
             )
         };
-        stores += &match wide[k] {
-            true => format!("    b{k}[index] = oct({}, {});\n", four(0), four(1)),
-            false => format!("    b{k}[i_0] = {};\n", value(0)),
-        };
+        match wide[k] {
+            true => {
+                for o in 0..each / 8 {
+                    let (even, odd) = (four(8 * o), four(8 * o + 1));
+                    stores += &format!("    b{k}[i_0 / 8u + {o}u] = oct({even}, {odd});\n");
+                }
+            }
+            false => stores += &format!("    b{k}[i_0] = {};\n", value(0)),
+        }
     }
 
     let imports: String = imports.iter().map(|i| format!("#import {i}\n")).collect();
