@@ -172,23 +172,25 @@ fn matrices(cases: &mut Vec<Case>) {
 }
 
 fn factored(cases: &mut Vec<Case>) {
-    let shapes: [&[usize]; 5] = [&[7, 7], &[7, 7], &[7, 7], &[7], &[7]];
-    let inputs: Vec<Data> = (1..).zip(shapes).map(|(i, s)| Data::f32(s, i)).collect();
-    cases.push(build_case(
-        "plu",
-        &inputs,
-        |_, x| {
-            let plu = Plu {
-                p: &x[0].stop_gradient(),
-                l: &x[1],
-                u: &x[2],
-                sign: &x[3].stop_gradient(),
-                log_s: &x[4],
-            };
-            vec![plu.assemble(), plu.inverse()]
-        },
-        true,
-    ));
+    for n in [7, 8] {
+        let shapes: [&[usize]; 5] = [&[n, n], &[n, n], &[n, n], &[n], &[n]];
+        let inputs: Vec<Data> = (1..).zip(shapes).map(|(i, s)| Data::f32(s, i)).collect();
+        cases.push(build_case(
+            &format!("plu {n}"),
+            &inputs,
+            |_, x| {
+                let plu = Plu {
+                    p: &x[0].stop_gradient(),
+                    l: &x[1],
+                    u: &x[2],
+                    sign: &x[3].stop_gradient(),
+                    log_s: &x[4],
+                };
+                vec![plu.assemble(), plu.inverse()]
+            },
+            true,
+        ));
+    }
 }
 
 fn convolutions(cases: &mut Vec<Case>) {

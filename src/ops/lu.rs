@@ -185,8 +185,8 @@ impl Op for Lu {
         }
         let block = match subgroup(cx) {
             _ if n <= WHOLE => n,
-            // As many columns as a subgroup updates at a time.
-            Some(lanes) if n.is_multiple_of(8) => 8 * lanes,
+            // As many columns as eight lanes update at a time.
+            Some(_) if n.is_multiple_of(8) => 2 * BLOCK,
             _ => BLOCK,
         };
         for first in (0..n).step_by(block) {

@@ -86,15 +86,18 @@ impl Op for Product {
 
     fn lower(&self, cx: &mut Lower<'_>) -> Result<()> {
         let n = cx.input(0).shape[0];
-        let mut kernel = cx.kernel("plu", SHADER).arg(n);
+        let mut kernel = cx
+            .kernel("plu", SHADER)
+            .define("VECTORS", n.is_multiple_of(4) as u32)
+            .arg(n);
         for input in 0..4 {
             kernel = kernel.read(Slot::In(input));
         }
         kernel
             .write(Slot::Out(0))
             .flops(2 * n * n * n / 3)
-            .trips(n)
-            .threads(n * n, 64)
+            .trips(n.div_ceil(4))
+            .threads(n.div_ceil(4) * n.div_ceil(4), 32)
     }
 }
 
@@ -125,14 +128,20 @@ impl Op for ProductGrad {
 
     fn lower(&self, cx: &mut Lower<'_>) -> Result<()> {
         let n = cx.input(1).shape[0];
-        let mut kernel = cx.kernel("plu_grad", GRAD).arg(n);
+        let mut kernel = cx
+            .kernel("plu_grad", GRAD)
+            .define("VECTORS", n.is_multiple_of(4) as u32)
+            .arg(n);
         for input in 0..5 {
             kernel = kernel.read(Slot::In(input));
         }
         for output in 0..3 {
             kernel = kernel.write(Slot::Out(output));
         }
-        kernel.flops(4 * n * n * n / 3).trips(n).threads(n * n, 64)
+        kernel
+            .flops(4 * n * n * n / 3)
+            .trips(n.div_ceil(4))
+            .threads(2 * n.div_ceil(4) * n.div_ceil(4), 32)
     }
 }
 
