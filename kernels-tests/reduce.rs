@@ -116,6 +116,33 @@ fn variance_far_from_zero() {
 }
 
 #[test]
+fn variance_with_an_outlier_in_front() {
+    // Whatever a kernel measures from, one far element must not spoil the others' digits.
+    for (shape, outlier) in [([3, 9001], 1e4), ([2, 16_392], 1e4), ([3000, 8], -1e4)] {
+        let mut values: Vec<f32> = Data::f32(shape, 22)
+            .array()
+            .data
+            .iter()
+            .map(|v| *v as f32)
+            .collect();
+        values[0] = outlier;
+        check_op(
+            &format!("variance of {shape:?} with an outlier"),
+            &[Data::values(shape, &values)],
+            |_, x| {
+                let (mean, var) = x[0].moments(&[1]);
+                let (across_mean, across) = x[0].moments(&[0]);
+                vec![mean, var.sqrt(), across_mean, across.sqrt()]
+            },
+            Tol {
+                differences: None,
+                ..Tol::rel(1e-5)
+            },
+        );
+    }
+}
+
+#[test]
 fn logsumexp_does_not_overflow() {
     check_op(
         "logsumexp of +-1000",

@@ -3,6 +3,8 @@
 //   product   scale * sum x w            dot       sum x, and sum x (w - shift[o])
 //   max       SIGN * max(SIGN * x)       arg       the lowest r where SIGN * x is largest
 //   lse       log sum e^x, kept as (peak, sum e^(x - peak)) between the passes
+//   moments   the mean, and scale * sum (x - mean)^2: blocks, then parts, are put together
+//             by Chan, Golub and LeVeque's update (1979)
 // One invocation folds one part of one output's elements: parts > 1 leaves partial
 // results that a later pass (MERGE where they are pairs) folds again, in fixed order.
 // VEC4: cells of four neighbours, or eight (HALVES == 2), along the innermost axis are read
@@ -31,6 +33,9 @@ struct Args {
     reduced_outer: u32,
     reduced_inner: u32,
     scale: f32,
+    // Elements of each of the parts that are merged but the last, and of all together.
+    part: u32,
+    whole: u32,
 }
 #args
 
@@ -142,8 +147,28 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
 #elif FOLD == lse
     var peak${k} = ${PEAK}(LOWEST);
     var mass${k} = ${PEAK}();
+#elif FOLD == moments
+    var mean${k} = ${PEAK}();
+    var spread${k} = ${PEAK}();
+#if MERGE == 0
+    // Somewhere among the elements: what they are measured from.
+#if PEAK == f32
+    let first_cell = x[at];
+#if HALVES == 2
+    var near${k} = add_up(half0(first_cell) + half1(first_cell)) / 8.0;
+#else
+    var near${k} = add_up(half0(first_cell)) / 4.0;
+#endif
+#else
+    var near${k} = half${k}(x[at]);
+#endif
+#endif
 #endif
 #end
+#if FOLD == moments
+    // Of how many elements.
+    var size = 0.0;
+#endif
     var best = LOWEST;
     var winner = NOBODY;
     while (left > 0u) {
@@ -199,6 +224,23 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
             peak${h} = top${h};
 #end
 #endif
+#elif FOLD == moments
+#if MERGE
+            let more = f32(min(args.part, args.whole - r * args.part));
+            let grown = size + more;
+#repeat h HALVES
+            let away${h} = half${h}(cell) - mean${h};
+            mean${h} += away${h} * (more / grown);
+            spread${h} += half${h}(other) + away${h} * away${h} * (size * more / grown);
+#end
+            size = grown;
+#else
+#repeat h HALVES
+            let from${h} = half${h}(cell) - near${h*ACROSS};
+            sum${h*ACROSS} += from${h};
+            sum2_${h*ACROSS} += from${h} * from${h};
+#end
+#endif
 #else
 #repeat h HALVES
 #if FOLD == sum
@@ -225,7 +267,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
             r += step;
             at = start + offset(r);
 #else
-#if FOLD == arg
+#if COUNTS
             r += step;
 #endif
             at += jump;
@@ -239,6 +281,21 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
         }
 #endif
         left -= run;
+#if FOLD == moments
+#if MERGE == 0
+        let more = f32(run) * ${WIDTH}.0;
+        let grown = size + more;
+#repeat k SUMS
+        let first_sum${k} = ${JOIN}(sum${k});
+        let about_near${k} = ${JOIN}(sum2_${k}) - first_sum${k} * first_sum${k} / more;
+        let away${k} = near${k} + first_sum${k} / more - mean${k};
+        mean${k} += away${k} * (more / grown);
+        spread${k} += max(about_near${k}, ${PEAK}()) + away${k} * away${k} * (size * more / grown);
+        near${k} = mean${k};
+#end
+        size = grown;
+#endif
+#endif
 #repeat k SUMS
         total${k} += sum${k};
         total2_${k} += sum2_${k};
@@ -264,6 +321,9 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
 #else
     let first${k} = peak${k} + log_each(mass${k});
 #endif
+#elif FOLD == moments
+    let first${k} = mean${k};
+    let second${k} = args.scale * spread${k};
 #elif FOLD == dot
     let first${k} = ${JOIN}(total${k});
     let second${k} = ${JOIN}(total2_${k});

@@ -1,11 +1,11 @@
 //! Normalisation by statistics: batch, group and layer norm.
 //!
-//! Training is two ops: [`Moments`] (mean and variance, two passes over `x`) and
+//! Training is two ops: [`Moments`] (mean and variance, one or two passes over `x`) and
 //! [`Normalize`], which is pointwise, so that the planner fuses it with the activation
 //! that follows. The gradient needs one pass for two sums ([`CenteredSums`]) and one
 //! pointwise chain. Ioffe and Szegedy 2015; Wu and He 2018; Ba et al. 2016.
 
-use super::fold::{Fold, Split, fold};
+use super::fold::{Fold, Split, fold, moments};
 use super::func::literal;
 use super::reduce::{each, expect_f32, normalize_axes, reduced_shape};
 use crate::graph::{Array, Kind, Lower, Op, Pointwise, Slot, Spec, Tensor, Vjp};
@@ -74,9 +74,7 @@ impl Op for Moments {
     fn lower(&self, cx: &mut Lower<'_>) -> Result<()> {
         let split = Split::new(&cx.input(0).shape, &self.axes);
         let share = 1.0 / split.count() as f32;
-        let (x, mean, var) = (Slot::In(0), Slot::Out(0), Slot::Out(1));
-        fold(cx, split.clone(), Fold::Sum, &[x], &[mean], share)?;
-        fold(cx, split, Fold::Centered, &[x, mean], &[var], share)
+        moments(cx, split, Slot::In(0), [Slot::Out(0), Slot::Out(1)], share)
     }
 }
 
@@ -248,7 +246,7 @@ impl Op for Normalize {
 
 impl Tensor {
     /// Mean and biased variance over `axes` (all where empty), which stay with extent 1.
-    /// The variance is taken in a second pass, around the mean.
+    /// The variance is taken around the mean: few of its digits are lost far from zero.
     #[track_caller]
     pub fn moments(&self, axes: &[isize]) -> (Tensor, Tensor) {
         let mut pair = match normalize_axes("moments", self.shape(), axes) {

@@ -91,10 +91,34 @@ pub(crate) enum Fold {
     Arg { negate: bool },
     /// `x`; one result, or two: the peak and the sum of `e^(x - peak)`
     LogSumExp,
+    /// `x`; the mean, and the scaled sum of squares around it. Only on software adapters,
+    /// and of [`MOMENTS_AT_MOST`] elements each.
+    Moments,
+}
+
+/// Elements that [`Fold::Moments`] takes: their parts are merged in one pass.
+const MOMENTS_AT_MOST: usize = 4 << 20;
+
+/// Appends the dispatches that take the mean of `x` and the sum of the squares around it,
+/// times `scale`, over the reduced axes of `split`.
+pub(crate) fn moments(
+    cx: &mut Lower<'_>,
+    split: Split,
+    x: Slot,
+    [mean, var]: [Slot; 2],
+    scale: f32,
+) -> Result<()> {
+    // There reading costs more than putting blocks together.
+    if cx.device().class == DeviceClass::Software && split.count() <= MOMENTS_AT_MOST {
+        return fold(cx, split, Fold::Moments, &[x], &[mean, var], scale);
+    }
+    let share = 1.0 / split.count() as f32;
+    fold(cx, split.clone(), Fold::Sum, &[x], &[mean], share)?;
+    fold(cx, split, Fold::Centered, &[x, mean], &[var], scale)
 }
 
 /// Appends the dispatches that fold `inputs` over the reduced axes of `split` into
-/// `outputs`, one element per kept index each. Sums of one result are scaled.
+/// `outputs`, one element per kept index each. Sums of one result are scaled, and squares.
 pub(crate) fn fold(
     cx: &mut Lower<'_>,
     mut split: Split,
@@ -111,8 +135,14 @@ pub(crate) fn fold(
         Fold::Max { negate } => ("max", Some(negate)),
         Fold::Arg { negate } => ("arg", Some(negate)),
         Fold::LogSumExp => ("lse", None),
+        Fold::Moments => ("moments", None),
     };
-    let pairs = matches!(fold, Fold::Dot | Fold::Arg { .. } | Fold::LogSumExp);
+    let pairs = matches!(
+        fold,
+        Fold::Dot | Fold::Arg { .. } | Fold::LogSumExp | Fold::Moments
+    );
+    // Elements of a part and of all parts that are merged.
+    let mut merged = (0, 0);
     let (mut name, mut sign, mut merge) = (name, sign, false);
     let mut inputs = inputs.to_vec();
     loop {
@@ -179,6 +209,11 @@ pub(crate) fn fold(
             .define("JOIN", join)
             .define("PEAK", if cell > 1 && !across { "f32" } else { "Cell" })
             .define("GENERIC", generic as u32)
+            .define("WIDTH", cell / results)
+            .define(
+                "COUNTS",
+                u32::from(name == "arg" || name == "moments" && merge),
+            )
             .define("WG", size);
         if let Some(negate) = sign {
             kernel = kernel.define("SIGN", if negate { "-1.0" } else { "1.0" });
@@ -202,6 +237,8 @@ pub(crate) fn fold(
         }
         kernel = kernel
             .arg_f32(if parts == 1 { scale } else { 1.0 })
+            .arg(merged.0)
+            .arg(merged.1)
             .read(inputs[0])
             .write(into[0]);
         if second {
@@ -220,6 +257,7 @@ pub(crate) fn fold(
         if parts == 1 {
             return Ok(());
         }
+        merged = (chunk * cell / results, count * cell / results);
         let rows = rows * results;
         split = if interleaved {
             Split {

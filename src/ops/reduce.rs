@@ -2,7 +2,7 @@
 //!
 //! Their dispatches are [`fold`]s.
 
-use super::fold::{Fold, Split, fold};
+use super::fold::{Fold, Split, fold, moments};
 use crate::graph::{Array, Lower, Op, Slot, Spec, Tensor, Vjp};
 use crate::{DType, Error, Result, Shape};
 
@@ -17,7 +17,7 @@ pub enum Reduction {
     Max,
     /// The smallest element. The first of equals takes the gradient.
     Min,
-    /// The mean squared distance from the mean, in two passes over the elements.
+    /// The mean squared distance from the mean.
     Var {
         /// Divides by the number of elements less one.
         unbiased: bool,
@@ -228,9 +228,7 @@ impl Op for Reduce {
             Reduction::LogSumExp => Fold::LogSumExp,
             Reduction::Var { .. } => {
                 let mean = cx.scratch(4 * split.outputs() as u64);
-                let share = 1.0 / split.count() as f32;
-                fold(cx, split.clone(), Fold::Sum, &[x], &[mean], share)?;
-                return fold(cx, split, Fold::Centered, &[x, mean], &[y], scale);
+                return moments(cx, split, x, [mean, y], scale);
             }
         };
         fold(cx, split, plain, &[x], &[y], scale)

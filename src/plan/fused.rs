@@ -235,7 +235,13 @@ pub(super) fn generate(
     let written = |(t, wide): (&(Target, Access), &bool)| t.1 == Access::Read || *wide;
     let each = match whole_words && targets.iter().zip(&wide).all(written) {
         // Where there is enough to do, what 16 share is read once for all of them.
-        true if profile.elements_each(n) == 8 && share_16 && n >= 1 << 16 && n % 16 == 0 => 16,
+        true if profile.elements_each(n) == 8
+            && share_16
+            && n >= 1 << 16
+            && n.is_multiple_of(16) =>
+        {
+            16
+        }
         true => profile.elements_each(n),
         false => 1,
     };
