@@ -65,7 +65,7 @@ impl Tensor {
             groups: params.groups,
         };
         let mut size = [0, 0];
-        for axis in 0..2 {
+        for (axis, size) in size.iter_mut().enumerate() {
             let most = params.stride[axis].max(params.dilation[axis]);
             if params.output_padding[axis] >= most.max(1) {
                 let detail = format!(
@@ -91,7 +91,7 @@ impl Tensor {
                 );
                 return self.graph().poisoned(poisoned(Error::shape(NAME, detail)));
             }
-            size[axis] = pixels as usize;
+            *size = pixels as usize;
         }
         let op = ConvInput {
             window,
