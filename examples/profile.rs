@@ -13,11 +13,12 @@ use clap::{Parser, ValueEnum};
 use common::Outcome;
 use flowgrad::device::Roof;
 use flowgrad::exec::Profile;
-use flowgrad::models::{ResNet, ResNetConfig, VqVae};
+use flowgrad::flow::Context;
+use flowgrad::models::{Glow, GlowConfig, ResNet, ResNetConfig, VqVae};
 use flowgrad::nn::{Layer, Mode};
 use flowgrad::ops::fold_batch_norms;
 use flowgrad::optim::{Adam, Optimizer};
-use flowgrad::{Gpu, GpuOptions, Graph, Params};
+use flowgrad::{Gpu, GpuOptions, Graph, Params, Tensor};
 
 /// Profiles a step of a model on random images: training, or inference of ResNet-18.
 #[derive(Parser)]
@@ -48,6 +49,10 @@ enum Model {
     Digits,
     /// The VQ-VAE for MNIST, 28x28
     Vqvae,
+    /// The Glow of the demo, digits of 8x8 pixels
+    Glow,
+    /// The same Glow for MNIST padded to 32x32
+    GlowMnist,
     /// Inference of ResNet-18 on 32x32 images, batch norms folded
     Resnet,
 }
@@ -105,9 +110,19 @@ fn profile(gpu: &Gpu, args: &Args) -> Outcome<Profile> {
         let shape = [args.batch as usize, channels, side, side];
         graph.uniform(shape).add_scalar(-0.5)
     };
-    let (model, side) = match args.model {
-        Model::Digits => (VqVae::digits(&params)?, 8),
-        Model::Vqvae => (VqVae::mnist(&params, 0.0949)?, 28),
+    let vqvae = |model: VqVae, side: usize| model.forward(&images(1, side), Mode::Train).loss;
+    let glow = |config: GlowConfig| -> Outcome<Tensor> {
+        let [_, side, _] = config.image;
+        let levels = (config.bins - 1) as f32;
+        let pixels = images(1, side).add_scalar(0.5).mul_scalar(levels).floor();
+        let model = Glow::new(&params, config)?;
+        Ok(model.loss(&pixels, true, &Context::train()))
+    };
+    let loss = match args.model {
+        Model::Digits => vqvae(VqVae::digits(&params)?, 8),
+        Model::Vqvae => vqvae(VqVae::mnist(&params, 0.0949)?, 28),
+        Model::Glow => glow(GlowConfig::digits())?,
+        Model::GlowMnist => glow(GlowConfig::mnist())?,
         Model::Resnet => {
             let net = ResNet::new(&params, ResNetConfig::resnet18_cifar())?;
             let logits = net.forward(&images(3, 32), Mode::Eval);
@@ -116,7 +131,6 @@ fn profile(gpu: &Gpu, args: &Args) -> Outcome<Profile> {
             return Ok(program.profile(&[], args.runs.max(1))?);
         }
     };
-    let loss = model.forward(&images(1, side), Mode::Train).loss;
     let optimizer = Optimizer::new(&params, Adam::default())?;
     optimizer.minimize(&loss)?;
     let mut program = graph.compile(gpu, &params, &[&loss])?;

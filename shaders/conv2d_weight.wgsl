@@ -5,11 +5,13 @@
 //   this is the gradient, else shaders/sum_chunks.wgsl adds the parts.
 // One invocation sums TO output channels x TC input channels x TAPS taps of a kernel
 // row, TX pixels at a time. With LANES > 0 the LANES invocations of a subgroup, which
-// share their output channels and pixels, read dy once and shuffle it around.
+// share their output channels and pixels, read dy once and shuffle it around. With FOURS,
+// for 1x1 kernels that see every pixel at its own place, TX is 4 and read at once.
 // Grid: flat, x over blocks of a kernel row, then kernel rows, tiles of input channels
 // (together padded to whole subgroups), tiles of output channels, groups, chunks.
 // Caller: ops/conv_weight.rs
 #import grid
+#import wide
 
 struct Args {
     total: u32,
@@ -36,10 +38,16 @@ struct Args {
 }
 #args
 
+#if FOURS
+@group(0) @binding(0) var<storage, read> x: array<Quad>;
+@group(0) @binding(1) var<storage, read> dy: array<Quad>;
+#else
 @group(0) @binding(0) var<storage, read> x: array<f32>;
 @group(0) @binding(1) var<storage, read> dy: array<f32>;
+#endif
 @group(0) @binding(2) var<storage, read_write> part: array<f32>;
 
+#if FOURS == 0
 // x at column `column` of the row that starts at `row`; zero outside. Without
 // padding only pixels past the end of a row, where dy counts as 0, can be outside.
 fn pixel(row: u32, column: i32, inside: bool) -> f32 {
@@ -59,6 +67,7 @@ fn upstream(row: u32, q: u32) -> f32 {
     return dy[row + q];
 #endif
 }
+#endif
 
 @compute @workgroup_size(64)
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
@@ -86,8 +95,12 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
 #if LANES
     let lane = local % ${LANES}u;
 #repeat j HELD
+#if FOURS
+    let dy${j} = min(o + ${j * LANES}u + lane, args.channels_out - 1u) * out_plane;
+#else
     let dy${j} = min(o + (${j * LANES}u + lane) / ${TX}u, args.channels_out - 1u) * out_plane;
     let q${j} = (${j * LANES}u + lane) % ${TX}u;
+#endif
 #end
 #else
 #repeat o TO
@@ -105,7 +118,9 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
     let x${c} = min(c + ${c}u, args.channels_in - 1u) * plane;
 #end
     let top = i32(ky * args.dilation_y) - args.before_y;
+#if FOURS == 0
     let left = i32(kx * ${DILATION_X}u) - args.before_x;
+#endif
 
     let first = chunk * args.rows_per_chunk;
     let end = min(first + args.rows_per_chunk, args.rows);
@@ -118,6 +133,19 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
         let line = block * args.channels_in * plane + min(u32(iy), args.in_y - 1u) * args.in_x;
         let out_line = block * args.channels_out * out_plane + p * args.out_x;
         for (var q = 0u; q < args.out_x; q += ${TX}u) {
+#if FOURS
+#repeat c TC
+            let four${c} = quad(x[(line + x${c} + q) / 4u]);
+#repeat t 4
+            let v${c}_${t} = four${c}[${t}];
+#end
+#end
+#if LANES
+#repeat j HELD
+            let held${j} = quad(dy[(out_line + dy${j} + q) / 4u]);
+#end
+#endif
+#else
             let at = left + i32(q * ${STRIDE_X}u);
 #repeat c TC
 #repeat i SPAN
@@ -129,9 +157,21 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
             let held${j} = upstream(out_line + dy${j}, q + q${j});
 #end
 #endif
+#endif
 #repeat o TO
+#if FOURS
+#if LANES == 0
+            let held${o} = quad(dy[(out_line + dy${o} + q) / 4u]);
+#endif
+#endif
 #repeat t TX
+#if FOURS
 #if LANES
+            let d${o}_${t} = subgroupShuffle(held${o / LANES}[${t}], ${o % LANES}u);
+#else
+            let d${o}_${t} = held${o}[${t}];
+#endif
+#elif LANES
             let d${o}_${t} = subgroupShuffle(held${(o * TX + t) / LANES}, ${(o * TX + t) % LANES}u);
 #else
             let d${o}_${t} = upstream(out_line + dy${o}, q + ${t}u);

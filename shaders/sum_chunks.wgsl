@@ -1,7 +1,8 @@
 // y[i] = sum over chunks of part[chunk, i], in the order of the chunks
-//   part [chunks, len], y [len]
-// Grid: flat, one invocation per element. Caller: ops/conv_weight.rs
+//   part [chunks, len], y [len]; with VEC4 len counts fours
+// Grid: flat, one invocation per element. Caller: ops/conv_weight_packed.rs
 #import grid
+#import cell
 
 struct Args {
     len: u32,
@@ -9,8 +10,8 @@ struct Args {
 }
 #args
 
-@group(0) @binding(0) var<storage, read> part: array<f32>;
-@group(0) @binding(1) var<storage, read_write> y: array<f32>;
+@group(0) @binding(0) var<storage, read> part: array<Stored>;
+@group(0) @binding(1) var<storage, read_write> y: array<Stored>;
 
 @compute @workgroup_size(64)
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
@@ -19,9 +20,9 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
     if (index >= args.len) {
         return;
     }
-    var sum = 0.0;
+    var sum = Cell();
     for (var chunk = 0u; chunk < args.chunks; chunk++) {
-        sum += part[chunk * args.len + index];
+        sum += cell_of(part[chunk * args.len + index]);
     }
-    y[index] = sum;
+    y[index] = stored(sum);
 }

@@ -141,6 +141,8 @@ impl Op for ConvWeight {
                 + (d.kernel[axis] - 1) * self.window.dilation[axis];
             before[axis] > 0 || reach as isize - before[axis] >= d.input[axis] as isize
         });
+        let fours = tile == 4 && d.output[1].is_multiple_of(4) && d.is_pointwise(&self.window);
+        let held = if fours { tile_out } else { tile_out * tile };
         let target = if chunks > 1 {
             cx.scratch((chunks * weights * 4) as u64)
         } else {
@@ -152,7 +154,8 @@ impl Op for ConvWeight {
                 shared(lanes)
             ))
             .define("LANES", lanes)
-            .define("HELD", (tile_out * tile).div_ceil(lanes.max(1)))
+            .define("FOURS", fours as u32)
+            .define("HELD", held.div_ceil(lanes.max(1)))
             .define("TO", tile_out)
             .define("TC", tile_in)
             .define("TX", tile)

@@ -21,14 +21,17 @@ pub(super) fn sum_chunks(
     weights: usize,
     chunks: usize,
 ) -> Result<()> {
+    let vec4 = weights.is_multiple_of(4);
+    let each = if vec4 { 4 } else { 1 };
     cx.kernel("sum_chunks", SUM)
-        .arg(weights)
+        .define("VEC4", vec4 as u32)
+        .arg(weights / each)
         .arg(chunks)
         .read(parts)
         .write(Slot::Out(0))
         .flops(weights * chunks)
         .trips(chunks)
-        .threads(weights, 64)
+        .threads(weights / each, 64)
 }
 
 /// Whether copies of the operands pay; if so they were lowered.

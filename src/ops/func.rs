@@ -7,6 +7,8 @@
 #[allow(missing_docs)]
 pub enum Func {
     Fill(f32),
+    /// The value itself, repeated to the output's shape.
+    Repeat,
     Neg,
     Abs,
     Sign,
@@ -67,6 +69,7 @@ impl Func {
         use Func::*;
         match self {
             Fill(_) => "fill",
+            Repeat => "broadcast_to",
             Neg => "neg",
             Abs => "abs",
             Sign => "sign",
@@ -117,6 +120,7 @@ impl Func {
         let sigmoid = |v: f64| 1.0 / (1.0 + (-v).exp());
         match self {
             Fill(c) => c as f64,
+            Repeat => x[0],
             Neg => -x[0],
             Abs => x[0].abs(),
             Sign => truth(x[0] > 0.0) - truth(x[0] < 0.0),
@@ -180,6 +184,7 @@ impl Func {
         let call = |name: &str| format!("{name}({})", x.join(", "));
         match self {
             Fill(c) => literal(c),
+            Repeat => x[0].into(),
             Neg => format!("-({})", x[0]),
             Square => format!("{0} * {0}", x[0]),
             Recip => format!("1.0 / {}", x[0]),
@@ -240,7 +245,7 @@ impl Func {
     pub(super) fn flops(self) -> u64 {
         use Func::*;
         match self {
-            Fill(_) | ToF32 | ToU32 => 0,
+            Fill(_) | Repeat | ToF32 | ToU32 => 0,
             Exp | Log | Sin | Cos | Tanh | Sigmoid | Softplus | Elu(_) | Erf | Gelu | Silu
             | Pow | PowScalar(_) => 8,
             _ => 1,

@@ -13,7 +13,7 @@ use crate::{DType, Error, Result, Shape};
 pub struct Map {
     /// The function.
     pub func: Func,
-    /// The output's shape where there are no inputs.
+    /// The output's shape where the inputs do not give it.
     pub shape: Option<Shape>,
 }
 
@@ -145,7 +145,7 @@ impl Op for Map {
                 let slope = x.mul(&x.neg().sigmoid()).add_scalar(1.0);
                 vec![dy.mul(&s.mul(&slope))]
             }
-            AddScalar(_) => vec![dy],
+            AddScalar(_) | Repeat => vec![dy],
             MulScalar(c) => vec![dy.mul_scalar(c)],
             // Apart from the general rule, which is 0 * infinity at x = 0.
             PowScalar(0.0) => vec![dy.zeros_like()],

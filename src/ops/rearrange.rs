@@ -1,6 +1,8 @@
 //! The views by name: permute, transpose, broadcast, slice, pad, flip, roll.
 //! All of them are one strided copy, see `ops/view.rs`.
 
+use super::func::Func;
+use super::pointwise::Map;
 use super::view::{AxisView, Outside};
 use crate::graph::Tensor;
 use crate::{DType, Error, Result, Shape};
@@ -84,6 +86,14 @@ impl Tensor {
             }
             Err(e) => return self.poison(e),
         };
+        if own.numel() == 1 && shape.numel() > 1 && self.dtype() == DType::F32 {
+            // As arithmetic it joins what it is added to, and takes no memory.
+            let op = Map {
+                func: Func::Repeat,
+                shape: Some(shape),
+            };
+            return self.graph().push1(op, &[self]);
+        }
         let axes = (0..shape.rank())
             .map(|i| {
                 if i < lead || own[i - lead] != shape[i] {
