@@ -8,6 +8,8 @@
 // reads a row of SPAN input values once for all taps of a kernel row. With LANES > 0
 // the LANES invocations of a subgroup, which share their channels, read each weight
 // once and shuffle it around. With VECTORS tiles are whole vec4s of the rows of y.
+// LEFT of the SPAN values come before the first that is a multiple of four in its row,
+// FULL fours after it, then REST more.
 // Grid: flat, x over tiles of a row, then rows, samples (together padded to whole
 // subgroups), tiles of channels, groups.
 // Caller: ops/conv_direct.rs
@@ -54,20 +56,23 @@ struct Args {
 #args
 
 @group(0) @binding(0) var<storage, read> x: array<f32>;
-@group(0) @binding(1) var<storage, read> w: array<${TYPE_W}>;
+#if FULL
+@group(0) @binding(1) var<storage, read> fours: array<Quad>;
+#endif
+@group(0) @binding(${1 + FOURS}) var<storage, read> w: array<${TYPE_W}>;
 #if BIAS
-@group(0) @binding(2) var<storage, read> bias: array<f32>;
+@group(0) @binding(${2 + FOURS}) var<storage, read> bias: array<f32>;
 #endif
 #if VECTORS
 #if RESIDUAL
-@group(0) @binding(${2 + BIAS}) var<storage, read> residual: array<Quad>;
+@group(0) @binding(${2 + FOURS + BIAS}) var<storage, read> residual: array<Quad>;
 #endif
-@group(0) @binding(${2 + BIAS + RESIDUAL}) var<storage, read_write> y: array<Quad>;
+@group(0) @binding(${2 + FOURS + BIAS + RESIDUAL}) var<storage, read_write> y: array<Quad>;
 #else
 #if RESIDUAL
-@group(0) @binding(${2 + BIAS}) var<storage, read> residual: array<f32>;
+@group(0) @binding(${2 + FOURS + BIAS}) var<storage, read> residual: array<f32>;
 #endif
-@group(0) @binding(${2 + BIAS + RESIDUAL}) var<storage, read_write> y: array<f32>;
+@group(0) @binding(${2 + FOURS + BIAS + RESIDUAL}) var<storage, read_write> y: array<f32>;
 #endif
 
 // x at column `column` of the row that starts at `row`, zero outside. Without
@@ -148,8 +153,19 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
             let at = left;
             let tap = weight_row;
 #endif
-#repeat i SPAN
+#repeat i LEFT
             let v${i} = pixel(from_row, at + ${i}, inside);
+#end
+#repeat f FULL
+            let q${f} = u32(at + ${LEFT + 4 * f}) / 4u;
+            let some${f} = quad(fours[from_row / 4u + min(q${f}, args.in_x / 4u - 1u)]);
+            let four${f} = select(vec4f(), some${f}, inside && q${f} < args.in_x / 4u);
+#repeat j 4
+            let v${LEFT + 4 * f + j} = four${f}[${j}];
+#end
+#end
+#repeat i REST
+            let v${LEFT + 4 * FULL + i} = pixel(from_row, at + ${LEFT + 4 * FULL + i}, inside);
 #end
 #repeat k TAPS
 #if LANES

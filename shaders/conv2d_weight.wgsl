@@ -5,8 +5,10 @@
 //   this is the gradient, else shaders/sum_chunks.wgsl adds the parts.
 // One invocation sums TO output channels x TC input channels x TAPS taps of a kernel
 // row, TX pixels at a time. With LANES > 0 the LANES invocations of a subgroup, which
-// share their output channels and pixels, read dy once and shuffle it around. With FOURS,
-// for 1x1 kernels that see every pixel at its own place, TX is 4 and read at once.
+// share their output channels and pixels, read dy once and shuffle it around. With FOURS
+// TX is 4, and so many pixels of dy are read at once; of the SPAN pixels of x that they meet
+// LEFT come before the first that is a multiple of four in its row, FULL fours after it,
+// then REST more.
 // Grid: flat, x over blocks of a kernel row, then kernel rows, tiles of input channels
 // (together padded to whole subgroups), tiles of output channels, groups, chunks.
 // Caller: ops/conv_weight.rs
@@ -38,16 +40,15 @@ struct Args {
 }
 #args
 
-#if FOURS
-@group(0) @binding(0) var<storage, read> x: array<Quad>;
-@group(0) @binding(1) var<storage, read> dy: array<Quad>;
-#else
 @group(0) @binding(0) var<storage, read> x: array<f32>;
+#if FOURS
+@group(0) @binding(1) var<storage, read> fours: array<Quad>;
+@group(0) @binding(2) var<storage, read> dy: array<Quad>;
+#else
 @group(0) @binding(1) var<storage, read> dy: array<f32>;
 #endif
-@group(0) @binding(2) var<storage, read_write> part: array<f32>;
+@group(0) @binding(${2 + FOURS}) var<storage, read_write> part: array<f32>;
 
-#if FOURS == 0
 // x at column `column` of the row that starts at `row`; zero outside. Without
 // padding only pixels past the end of a row, where dy counts as 0, can be outside.
 fn pixel(row: u32, column: i32, inside: bool) -> f32 {
@@ -59,6 +60,7 @@ fn pixel(row: u32, column: i32, inside: bool) -> f32 {
 #endif
 }
 
+#if FOURS == 0
 // dy at column `q` of the row that starts at `row`; zero past its end.
 fn upstream(row: u32, q: u32) -> f32 {
 #if RAGGED
@@ -118,9 +120,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
     let x${c} = min(c + ${c}u, args.channels_in - 1u) * plane;
 #end
     let top = i32(ky * args.dilation_y) - args.before_y;
-#if FOURS == 0
     let left = i32(kx * ${DILATION_X}u) - args.before_x;
-#endif
 
     let first = chunk * args.rows_per_chunk;
     let end = min(first + args.rows_per_chunk, args.rows);
@@ -133,25 +133,30 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
         let line = block * args.channels_in * plane + min(u32(iy), args.in_y - 1u) * args.in_x;
         let out_line = block * args.channels_out * out_plane + p * args.out_x;
         for (var q = 0u; q < args.out_x; q += ${TX}u) {
-#if FOURS
+            let at = left + i32(q * ${STRIDE_X}u);
 #repeat c TC
-            let four${c} = quad(x[(line + x${c} + q) / 4u]);
+#repeat i LEFT
+            let v${c}_${i} = pixel(line + x${c}, at + ${i}, inside);
+#end
+#repeat f FULL
+            let q${c}_${f} = u32(at + ${LEFT + 4 * f}) / 4u;
+            let some${c}_${f} = quad(fours[(line + x${c}) / 4u + min(q${c}_${f}, args.in_x / 4u - 1u)]);
+            let four${c}_${f} = select(vec4f(), some${c}_${f}, inside && q${c}_${f} < args.in_x / 4u);
 #repeat t 4
-            let v${c}_${t} = four${c}[${t}];
+            let v${c}_${LEFT + 4 * f + t} = four${c}_${f}[${t}];
 #end
 #end
+#repeat i REST
+            let v${c}_${LEFT + 4 * FULL + i} = pixel(line + x${c}, at + ${LEFT + 4 * FULL + i}, inside);
+#end
+#end
+#if FOURS
 #if LANES
 #repeat j HELD
             let held${j} = quad(dy[(out_line + dy${j} + q) / 4u]);
 #end
 #endif
 #else
-            let at = left + i32(q * ${STRIDE_X}u);
-#repeat c TC
-#repeat i SPAN
-            let v${c}_${i} = pixel(line + x${c}, at + ${i}, inside);
-#end
-#end
 #if LANES
 #repeat j HELD
             let held${j} = upstream(out_line + dy${j}, q + q${j});

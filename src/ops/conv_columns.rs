@@ -1,7 +1,7 @@
 //! Convolutions of few pixels and many channels: what each pixel sees is written out,
 //! and the rest is a product with the weight as it is stored.
 
-use super::conv_direct::Direct;
+use super::conv_direct::{Direct, fours};
 use super::product::{Bias, Product};
 use crate::Result;
 use crate::graph::{Lower, Slot};
@@ -56,14 +56,8 @@ impl Direct {
             1
         };
         let span = self.span(each);
-        // Groups of four pixels begin at multiples of four inputs.
-        let aligned = each == 4 && self.input[1].is_multiple_of(4);
-        let left = match usize::try_from(self.before[1]) {
-            Ok(before) if aligned && before + 4 <= span => Some(before),
-            _ => None,
-        };
-        let full = left.map_or(0, |left| (span - left) / 4);
-        let left = left.unwrap_or(0);
+        let apart = each * self.stride[1];
+        let (left, full) = fours(self.input[1], apart, self.before[1], span);
         let groups_x = self.count[1] / each;
         let total = self.n * self.channels_in * self.taps[0] * self.count[0] * groups_x;
         let kernel = cx

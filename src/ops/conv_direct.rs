@@ -69,6 +69,18 @@ pub(crate) fn unroll(
     (1, 1, 1)
 }
 
+/// Of the `span` inputs that neighbouring pixels of a row see, `apart` from those of the
+/// next ones and `before` pixels to the left of it: how many come before the first that is
+/// a multiple of four in its row, and the fours after it. Both 0 where these do not begin
+/// at the same place for all pixels.
+pub(crate) fn fours(input: usize, apart: usize, before: isize, span: usize) -> (usize, usize) {
+    let aligned = apart.is_multiple_of(4) && input.is_multiple_of(4);
+    match usize::try_from(before) {
+        Ok(before) if aligned && before + 4 <= span => (before, (span - before) / 4),
+        _ => (0, 0),
+    }
+}
+
 /// What a variant's name says about reads that a subgroup shares.
 pub(crate) fn shared(lanes: usize) -> String {
     match lanes {
@@ -208,6 +220,11 @@ impl Direct {
         } else {
             0
         };
+        // The phases of a gradient begin at different places.
+        let (left, full) = match !phases && !loop_x {
+            true => fours(self.input[1], tile * self.stride[1], self.before[1], span),
+            false => (0, 0),
+        };
         let mut kernel = cx
             .kernel(self.name, SHADER)
             .variant(format!("registers {tile_out}x{tile}{}", shared(lanes)))
@@ -217,7 +234,10 @@ impl Direct {
             .define("TX", tile)
             .stored("W", Slot::In(1))
             .define("TAPS", unrolled)
-            .define("SPAN", span)
+            .define("LEFT", left)
+            .define("FULL", full)
+            .define("FOURS", (full > 0) as u32)
+            .define("REST", span - left - 4 * full)
             .define("STRIDE_X", self.stride[1])
             .define("DILATION_X", self.dilation[1])
             .define("LOOP_X", loop_x as u32)
@@ -254,8 +274,11 @@ impl Direct {
             .arg(self.weight_in)
             .arg_i32(self.weight_tap[0])
             .arg_i32(self.weight_tap[1])
-            .read(Slot::In(0))
-            .read(Slot::In(1));
+            .read(Slot::In(0));
+        if full > 0 {
+            kernel = kernel.read(Slot::In(0));
+        }
+        kernel = kernel.read(Slot::In(1));
         kernel = self.epilogue(kernel);
         kernel
             .write(Slot::Out(0))

@@ -2,7 +2,7 @@
 //! samples, split into chunks whose sums are added in a fixed order.
 
 use super::conv::{Conv, Dims, Window, extents, four};
-use super::conv_direct::{even_tile, shared, unroll};
+use super::conv_direct::{even_tile, fours, shared, unroll};
 use super::conv_input::ConvInput;
 use super::conv_weight_packed;
 use crate::device::{DeviceClass, LOOP_BUDGET};
@@ -141,26 +141,33 @@ impl Op for ConvWeight {
                 + (d.kernel[axis] - 1) * self.window.dilation[axis];
             before[axis] > 0 || reach as isize - before[axis] >= d.input[axis] as isize
         });
-        let fours = tile == 4 && d.output[1].is_multiple_of(4) && d.is_pointwise(&self.window);
-        let held = if fours { tile_out } else { tile_out * tile };
+        let (left, full) = match tile == 4 && blocks == 1 && d.output[1].is_multiple_of(4) {
+            true => fours(d.input[1], tile * self.window.stride[1], before[1], span),
+            false => (0, 0),
+        };
+        let whole = full > 0;
+        let held = if whole { tile_out } else { tile_out * tile };
         let target = if chunks > 1 {
             cx.scratch((chunks * weights * 4) as u64)
         } else {
             Slot::Out(0)
         };
-        cx.kernel("conv2d_weight", SHADER)
+        let kernel = cx
+            .kernel("conv2d_weight", SHADER)
             .variant(format!(
                 "registers {tile_out}x{tile_in}x{unrolled}{}, {chunks} chunks",
                 shared(lanes)
             ))
             .define("LANES", lanes)
-            .define("FOURS", fours as u32)
+            .define("FOURS", whole as u32)
             .define("HELD", held.div_ceil(lanes.max(1)))
             .define("TO", tile_out)
             .define("TC", tile_in)
             .define("TX", tile)
             .define("TAPS", unrolled)
-            .define("SPAN", span)
+            .define("LEFT", left)
+            .define("FULL", full)
+            .define("REST", span - left - 4 * full)
             .define("STRIDE_X", self.window.stride[1])
             .define("DILATION_X", self.window.dilation[1])
             .define("PADDED", padded as u32)
@@ -184,7 +191,12 @@ impl Op for ConvWeight {
             .arg(self.window.dilation[0])
             .arg_i32(before[0])
             .arg_i32(before[1])
-            .read(Slot::In(0))
+            .read(Slot::In(0));
+        let kernel = match whole {
+            true => kernel.read(Slot::In(0)),
+            false => kernel,
+        };
+        kernel
             .read(Slot::In(1))
             .write(target)
             .flops(2 * rows * d.output[1] * weights)
