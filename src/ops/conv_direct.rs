@@ -168,7 +168,14 @@ impl Direct {
 
     pub fn lower(&self, cx: &mut Lower<'_>) -> Result<()> {
         // Few channels (depthwise) leave room for more pixels.
-        let pixels = if self.channels_out <= 2 { 8 } else { 4 };
+        let software = cx.device().class == DeviceClass::Software;
+        let pixels = match self.channels_out {
+            1 if software => 32,
+            2 if software => 16,
+            1 | 2 => 8,
+            3.. if software => 8,
+            _ => 4,
+        };
         let (tile, unrolled, span) = unroll(
             self.taps[1],
             even_tile(self.count[1], pixels),
@@ -178,7 +185,6 @@ impl Direct {
         let tiles_x = self.count[1].div_ceil(tile);
         let tiles = self.n * self.count[0] * tiles_x;
         // A software adapter wants few loads, a GPU wants enough invocations.
-        let software = cx.device().class == DeviceClass::Software;
         let lanes = match cx.device().subgroup_size {
             Some(size) if software && tiles >= size as usize => size as usize,
             _ => 0,
