@@ -1,7 +1,7 @@
 // What lu.wgsl computes, for small matrices of N rows in registers alone: PARTS lanes
 // share a matrix, of which lane l holds the rows l, l + PARTS ... Instead of moving rows
 // each knows its row's place; the pivot's row comes to the other lanes by shuffles.
-// Grid: flat over batch x PARTS. Caller: ops/lu.rs
+// Grid: flat over batch x PARTS. Caller: ops/lu_shuffle.rs
 #import grid
 #import math
 #import wide

@@ -6,7 +6,7 @@
 // solved, and updated 8 rows at a time with the panel's rows shuffled around.
 // EIGHT: n is a multiple of 8 and a cell 8 columns, else both are 4.
 // Grid: one workgroup of GROUPS * LANES (8 .. 64, at least GROUPS) per matrix.
-// Caller: ops/lu.rs
+// Caller: ops/lu_shuffle.rs
 #import grid
 #import math
 #import wide

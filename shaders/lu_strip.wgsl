@@ -6,7 +6,7 @@
 // EIGHT: n is a multiple of 8 and a cell 8 columns, else both are 4. The block is a
 // multiple of 8 wide where there are columns right of it.
 // Grid: one workgroup of LANES per matrix and strip of LANES cells, those left of the block
-// spread evenly among those right of it. Caller: ops/lu.rs
+// spread evenly among those right of it. Caller: ops/lu_shuffle.rs
 #import grid
 #import wide
 

@@ -1,5 +1,6 @@
 //! LU factorisation with partial pivoting, and the determinant that falls out of it.
 
+use super::lu_shuffle;
 use super::reduce::expect_f32;
 use super::triangular::{Triangular, square};
 use crate::device::DeviceClass;
@@ -7,9 +8,6 @@ use crate::graph::{Access, Array, Lower, Op, Slot, Spec, Tensor, Vjp};
 use crate::{Error, Result};
 
 const PANEL: &str = include_str!("../../shaders/lu.wgsl");
-const SHUFFLE: &str = include_str!("../../shaders/lu_shuffle.wgsl");
-const REGISTER: &str = include_str!("../../shaders/lu_register.wgsl");
-const STRIP: &str = include_str!("../../shaders/lu_strip.wgsl");
 const SOLVE: &str = include_str!("../../shaders/lu_solve.wgsl");
 const UPDATE: &str = include_str!("../../shaders/lu_update.wgsl");
 
@@ -18,13 +16,6 @@ const UPDATE: &str = include_str!("../../shaders/lu_update.wgsl");
 const WHOLE: usize = 128;
 /// Columns of a block: a multiple of the 8 columns that fit into registers.
 const BLOCK: usize = 32;
-/// Elements of a matrix that one invocation of lu_register.wgsl holds at most: what does
-/// not fit takes the drivers' compilers seconds.
-const MOST_NUMBERS: usize = 288;
-/// Rows of registers that one invocation of lu_shuffle.wgsl holds at most.
-const MOST_SHUFFLED: usize = 16;
-/// Rows that lu_strip.wgsl updates at a time: a divisor of the widths of blocks.
-const STRIP_ROWS: usize = 16;
 /// Rows of registers that one invocation holds at most.
 const MOST_ROWS: usize = 8;
 
@@ -180,10 +171,10 @@ impl Op for Lu {
         let shape = cx.input(0).shape.clone();
         let n = square(self.name(), &shape)?;
         let batch = shape.numel() / (n * n);
-        if let Some(parts) = register_lanes(cx, batch, n) {
-            return registers(cx, [batch, n], parts);
+        if let Some(parts) = lu_shuffle::register_lanes(cx, batch, n) {
+            return lu_shuffle::registers(cx, [batch, n], parts);
         }
-        let block = match subgroup(cx) {
+        let block = match lu_shuffle::subgroup(cx) {
             _ if n <= WHOLE => n,
             // As many columns as eight lanes update at a time.
             Some(_) if n.is_multiple_of(8) => 2 * BLOCK,
@@ -202,8 +193,8 @@ impl Op for Lu {
 
 /// Factors the columns `first..end`.
 fn panel(cx: &mut Lower<'_>, [batch, n, first, end]: [usize; 4]) -> Result<()> {
-    if let Some((lanes, groups)) = subgroups(cx, n) {
-        return panel_shuffle(cx, [batch, n, first, end], [lanes, groups]);
+    if let Some((lanes, groups)) = lu_shuffle::subgroups(cx, n) {
+        return lu_shuffle::panel(cx, [batch, n, first, end], [lanes, groups]);
     }
     // On a software adapter a barrier costs by the lanes, so each takes several rows.
     let (least, each) = match cx.device().class {
@@ -242,100 +233,8 @@ fn panel(cx: &mut Lower<'_>, [batch, n, first, end]: [usize; 4]) -> Result<()> {
         .flat_groups(batch)
 }
 
-/// The lanes that share a matrix where it fits into their registers, on software
-/// adapters. Fewer do less twice; more keep both the kernel short and all lanes busy.
-fn register_lanes(cx: &Lower<'_>, batch: usize, n: usize) -> Option<usize> {
-    let device = cx.device();
-    let most = match device.subgroup_size {
-        _ if device.class != DeviceClass::Software => return None,
-        Some(lanes) if lanes >= 8 => 8,
-        _ => 1,
-    };
-    let numbers = |parts: usize| n * n.div_ceil(parts);
-    let enough = |parts: usize| numbers(parts) <= 160 && batch * parts >= 16;
-    let parts = [1, 2, 4].into_iter().find(|p| *p <= most && enough(*p));
-    let parts = parts.unwrap_or(most);
-    (numbers(parts) <= MOST_NUMBERS).then_some(parts)
-}
-
-/// Factors small matrices, each in the registers of `parts` lanes.
-fn registers(cx: &mut Lower<'_>, [batch, n]: [usize; 2], parts: usize) -> Result<()> {
-    let lanes = cx.device().subgroup_size.map_or(8, |lanes| lanes.max(8)) as usize;
-    let mut kernel = cx
-        .kernel("lu_register", REGISTER)
-        .variant(format!("{parts} lanes"))
-        .define("LANES", lanes)
-        .define("PARTS", parts)
-        .define("STEPS", parts.ilog2())
-        .define("ROWS", n.div_ceil(parts))
-        .define("N", n)
-        .arg(batch);
-    for output in 0..5 {
-        kernel = kernel.write(Slot::Out(output));
-    }
-    kernel
-        .read(Slot::In(0))
-        .flops(2 * batch * n * n * n / 3)
-        .trips(n)
-        .threads(batch * parts, lanes)
-}
-
-/// The lanes of a subgroup where kernels by subgroups are used: on software adapters.
-fn subgroup(cx: &Lower<'_>) -> Option<usize> {
-    let device = cx.device();
-    let lanes = device.subgroup_size? as usize;
-    let software = device.class == DeviceClass::Software;
-    (software && (8..=64).contains(&lanes)).then_some(lanes)
-}
-
-/// The lanes of a subgroup, and how many of them factor matrices of `n` rows together.
-fn subgroups(cx: &Lower<'_>, n: usize) -> Option<(usize, usize)> {
-    let lanes = subgroup(cx)?;
-    let groups = n.div_ceil(MOST_SHUFFLED * lanes);
-    let most = cx.device().max_invocations as usize / lanes;
-    (groups <= lanes.min(most)).then_some((lanes, groups))
-}
-
-/// Factors the columns `first..end` by subgroups.
-fn panel_shuffle(
-    cx: &mut Lower<'_>,
-    [batch, n, first, end]: [usize; 4],
-    [lanes, groups]: [usize; 2],
-) -> Result<()> {
-    let width = end - first;
-    let quads = if n.is_multiple_of(8) { 2 } else { 1 };
-    let strips = width.div_ceil(4 * quads * lanes);
-    let size = lanes * groups;
-    let copied = if first == 0 { n * n.div_ceil(size) } else { 0 };
-    let mut kernel = cx
-        .kernel("lu_shuffle", SHUFFLE)
-        .variant(if width == n { "whole" } else { "block" })
-        .define("LANES", lanes)
-        .define("STEPS", lanes.ilog2())
-        .define("GROUPS", groups)
-        .define("ROUNDS", if groups == 1 { 1 } else { 2 })
-        .define("ROWS", n.div_ceil(size))
-        .define("EIGHT", quads / 2)
-        .define("QUADS", quads);
-    for value in [batch, n, first, end] {
-        kernel = kernel.arg(value);
-    }
-    let access = match first {
-        0 => Access::Write,
-        _ => Access::ReadWrite,
-    };
-    for output in 0..5 {
-        kernel = kernel.bind(Slot::Out(output), access);
-    }
-    kernel
-        .read(Slot::In(0))
-        .flops(panel_flops([batch, n, first, end]))
-        .trips(copied + width.div_ceil(8) * (8 + strips * (1 + n.div_ceil(8))))
-        .flat_groups(batch)
-}
-
 /// Operations of factoring the columns `first..end`.
-fn panel_flops([batch, n, first, end]: [usize; 4]) -> usize {
+pub(super) fn panel_flops([batch, n, first, end]: [usize; 4]) -> usize {
     let (rows, w) = ((n - first) as f64, (end - first) as f64);
     (batch as f64 * (rows * w * w - w * w * w / 3.0)) as usize
 }
@@ -344,8 +243,8 @@ fn panel_flops([batch, n, first, end]: [usize; 4]) -> usize {
 fn carry(cx: &mut Lower<'_>, [batch, n, first, end]: [usize; 4]) -> Result<()> {
     let (width, rest) = (end - first, n - end);
     let m = Slot::Out(0);
-    if let Some(lanes) = subgroup(cx) {
-        return carry_shuffle(cx, [batch, n, first, end], lanes);
+    if let Some(lanes) = lu_shuffle::subgroup(cx) {
+        return lu_shuffle::carry(cx, [batch, n, first, end], lanes);
     }
     cx.kernel("lu_solve", SOLVE)
         .arg(batch)
@@ -369,32 +268,6 @@ fn carry(cx: &mut Lower<'_>, [batch, n, first, end]: [usize; 4]) -> Result<()> {
         .flops(2 * batch * rest * rest * width)
         .trips(width)
         .threads(batch * rest.div_ceil(8) * rest.div_ceil(8), 64)
-}
-
-/// Carries the factored columns `first..end` to all others, by subgroups.
-fn carry_shuffle(
-    cx: &mut Lower<'_>,
-    [batch, n, first, end]: [usize; 4],
-    lanes: usize,
-) -> Result<()> {
-    let (width, rest) = (end - first, n - end);
-    let quads = if n.is_multiple_of(8) { 2 } else { 1 };
-    let strip = 4 * quads * lanes;
-    cx.kernel("lu_strip", STRIP)
-        .define("LANES", lanes)
-        .define("TM", STRIP_ROWS)
-        .define("HELD", STRIP_ROWS.div_ceil(lanes))
-        .define("EIGHT", quads / 2)
-        .define("QUADS", quads)
-        .arg(batch)
-        .arg(n)
-        .arg(first)
-        .arg(end)
-        .bind(Slot::Out(0), Access::ReadWrite)
-        .read(Slot::Out(2))
-        .flops(batch * rest * width * (width + 2 * rest))
-        .trips(width + (n - first).div_ceil(STRIP_ROWS) * (1 + width / 8))
-        .flat_groups(batch * (first.div_ceil(strip) + rest.div_ceil(strip)))
 }
 
 /// The outputs of [`Tensor::lu`] for a stack of matrices `[.., n, n]`.

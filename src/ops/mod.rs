@@ -28,6 +28,7 @@ mod gradient;
 mod linalg;
 mod loss;
 mod lu;
+mod lu_shuffle;
 mod matmul;
 mod max_pool;
 mod pack;
