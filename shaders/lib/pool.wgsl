@@ -1,5 +1,5 @@
 // What all pooling kernels know: x [planes, in_y, in_x], y [planes, out_y, out_x],
-// window p covers rows p * stride - padding and on. See `PoolParams` in ops/pool.rs.
+// window p covers rows p * stride - padding and on. See `PoolParams` in ops/pool_windows.rs.
 
 struct Args {
     planes: u32,

@@ -1,7 +1,7 @@
 //! Max pooling over the last two axes of `[N, C, H, W]`, and its gradients.
 
 use super::conv::four;
-use super::pool::{PoolParams, check_like, shape_of};
+use super::pool_windows::{PoolParams, check_like, shape_of};
 use crate::graph::{Array, Lower, Op, Slot, Spec, Tensor, Vjp};
 use crate::{DType, Result};
 
