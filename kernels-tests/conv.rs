@@ -34,6 +34,9 @@ fn cases() -> Vec<Case> {
         ([1, 1, 1, 1], 1, [1, 1], plain),
         ([2, 3, 5, 7], 4, [1, 1], plain),
         ([2, 9, 20, 20], 17, [1, 1], plain),
+        // Sums over samples in parts of unequal length; columns of two tiles.
+        ([13, 36, 2, 6], 41, [1, 1], plain),
+        ([3, 72, 4, 5], 9, [1, 1], plain),
         ([2, 3, 7, 6], 5, [1, 1], strided([2, 2], 0)),
         ([2, 3, 7, 6], 5, [1, 1], same(1)),
         ([2, 3, 6, 5], 4, [3, 3], same(1)),

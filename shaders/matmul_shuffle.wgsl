@@ -6,6 +6,7 @@
 // stored so.
 // SIDE_BY_SIDE: one a serves all samples, whose columns make up one long row of tiles.
 // EXCHANGED: y is stored transposed, [batch, n, m], with residual; m is a multiple of 4.
+// OVER: y[b] is the sum of the products of up to per_part neighbouring samples.
 // A subgroup computes TM rows by 4 * QUADS * LANES columns: every lane its own. The
 // block of a, TM by 4, is read once by all lanes together and shuffled around, so
 // loads, which are what a software adapter spends its time on, are few.
@@ -27,6 +28,13 @@ struct Args {
     // Elements between two matrices of the batch; 0 where one serves all.
     stride_a: u32,
     stride_b: u32,
+#if OVER
+    // Of all parts, and of one; elements between two of them.
+    samples: u32,
+    per_part: u32,
+    sample_a: u32,
+    sample_b: u32,
+#endif
 }
 #args
 
@@ -108,12 +116,18 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
     let first_b = (base_b + n0) / ${QUADS}u;
     let step_b = n4 / ${QUADS}u;
 #endif
+#if OVER
+    let those = min(args.per_part, args.samples - batch * args.per_part);
+    for (var s = 0u; s < those; s++) {
+    let skip_a = s * args.sample_a / 4u;
+    let skip_b = s * args.sample_b / 4u;
+#endif
     for (var k = 0u; k < k4; k++) {
         // bJ_Q: row J of b in a lane's columns; where there are eight, the even ones for Q = 0
         // and the odd ones for Q = 1, which is how they are read.
 #if TRANS_B
 #repeat j 4 * QUADS
-        let c${j} = ${READ_B}quad(b[from${j} + k]);
+        let c${j} = ${READ_B}quad(b[from${j}${SKIP_B} + k]);
 #end
 #repeat q QUADS
         let b0_${q} = vec4f(c${q}.x, c${1 * QUADS + q}.x, c${2 * QUADS + q}.x, c${3 * QUADS + q}.x);
@@ -147,7 +161,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
 #end
 #else
 #repeat h HELD
-        let held${h} = ${READ_A}quad(a[row${h} + k * ${STEP_A}u]);
+        let held${h} = ${READ_A}quad(a[row${h}${SKIP_A} + k * ${STEP_A}u]);
 #end
 #repeat r TM
 #repeat q QUADS
@@ -156,6 +170,9 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
 #end
 #endif
     }
+#if OVER
+    }
+#endif
     if (column >= ${COLUMNS}) {
         return;
     }

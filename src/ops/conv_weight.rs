@@ -1,10 +1,12 @@
 //! The gradient of a convolution by its weight: a reduction over all pixels of all
 //! samples, split into chunks whose sums are added in a fixed order.
 
+use super::Activation;
 use super::conv::{Conv, Dims, Window, extents, four};
 use super::conv_direct::{even_tile, fours, shared, unroll};
 use super::conv_input::ConvInput;
 use super::conv_weight_packed;
+use super::product::{Bias, Product};
 use crate::device::{DeviceClass, LOOP_BUDGET};
 use crate::graph::{Array, Lower, Op, Slot, Spec, Tensor, Vjp};
 use crate::{Error, Result, Shape};
@@ -88,6 +90,9 @@ impl Op for ConvWeight {
         let mut d = self.dims(cx.input(0), cx.input(1))?;
         if d.is_pointwise(&self.window) && d.input[1] < 16 && d.input[0] * d.input[1] <= 1 << 12 {
             (d.input, d.output) = ([1, d.input[0] * d.input[1]], [1, d.output[0] * d.output[1]]);
+        }
+        if let Some(product) = self.product(cx, &d) {
+            return product.shuffle_sum(cx);
         }
         if conv_weight_packed::lower(&self.window, &d, cx)? {
             return Ok(());
@@ -206,5 +211,34 @@ impl Op for ConvWeight {
             conv_weight_packed::sum_chunks(cx, target, weights, chunks)?;
         }
         Ok(())
+    }
+}
+
+impl ConvWeight {
+    /// With a 1x1 kernel, the products of `dy` and the transposed input of every sample,
+    /// to be added up, where a subgroup's lanes can read both as they lie.
+    fn product(&self, cx: &Lower<'_>, d: &Dims) -> Option<Product> {
+        let device = cx.device();
+        let lanes = device.subgroup_size? as usize;
+        let pixels = d.input[0] * d.input[1];
+        let fits = device.class == DeviceClass::Software
+            && lanes <= 64
+            && d.is_pointwise(&self.window)
+            && d.c == d.cg
+            && pixels.is_multiple_of(4)
+            && d.c.is_multiple_of(4)
+            && d.c >= 4 * lanes
+            && d.o >= 8;
+        fits.then_some(Product {
+            batch: d.n,
+            m: d.o,
+            n: d.c,
+            k: pixels,
+            a: (Slot::In(1), d.o * pixels, false),
+            b: (Slot::In(0), d.c * pixels, true),
+            bias: Bias::None,
+            residual: None,
+            activation: Activation::None,
+        })
     }
 }

@@ -1,12 +1,22 @@
 //! Products on adapters with subgroups: their lanes read a block of one operand together
 //! and shuffle it around. Operands of odd extents are copied first.
 
+use super::conv_weight_packed::sum_chunks;
 use super::product::{Bias, Product, half_names};
 use crate::Result;
+use crate::device::LOOP_BUDGET;
 use crate::graph::{Lower, Slot};
 
 const SHUFFLE: &str = include_str!("../../shaders/matmul_shuffle.wgsl");
 const PACK: &str = include_str!("../../shaders/matmul_pack.wgsl");
+
+/// Neighbouring samples whose products are added up.
+pub(super) struct Over {
+    pub samples: usize,
+    /// Elements between two of them in each operand.
+    pub a: usize,
+    pub b: usize,
+}
 
 impl Product {
     /// Rows of a subgroup's tile.
@@ -37,6 +47,48 @@ impl Product {
     }
 
     pub(super) fn shuffle(self, cx: &mut Lower<'_>, packed: bool) -> Result<()> {
+        self.shuffle_to(cx, packed, None, Slot::Out(0))
+    }
+
+    /// The sum of a batch's products, `[m, n]`, of operands as they lie: `a` not
+    /// transposed, `b` transposed. Samples are added in parts that keep all cores busy.
+    pub(super) fn shuffle_sum(self, cx: &mut Lower<'_>) -> Result<()> {
+        let lanes = cx.device().subgroup_size.unwrap_or(1) as usize;
+        let tiles = self.m.div_ceil(32) * self.n.div_ceil(8 * lanes);
+        let longest = (LOOP_BUDGET as usize / (self.k / 4 + 1)).max(1);
+        let parts = 8usize.div_ceil(tiles).min(self.batch);
+        let per_part = self.batch.div_ceil(parts).min(longest);
+        let parts = self.batch.div_ceil(per_part);
+        let over = Over {
+            samples: self.batch,
+            a: self.a.1,
+            b: self.b.1,
+        };
+        let len = self.m * self.n;
+        let target = match parts {
+            1 => Slot::Out(0),
+            _ => cx.scratch(4 * (parts * len) as u64),
+        };
+        let product = Product {
+            batch: parts,
+            a: (self.a.0, per_part * self.a.1, self.a.2),
+            b: (self.b.0, per_part * self.b.1, self.b.2),
+            ..self
+        };
+        product.shuffle_to(cx, false, Some((over, per_part)), target)?;
+        match parts {
+            1 => Ok(()),
+            _ => sum_chunks(cx, target, len, parts),
+        }
+    }
+
+    fn shuffle_to(
+        self,
+        cx: &mut Lower<'_>,
+        packed: bool,
+        over: Option<(Over, usize)>,
+        target: Slot,
+    ) -> Result<()> {
         let lanes = cx.device().subgroup_size.unwrap_or(1) as usize;
         let flops = self.flops();
         // Where all samples meet the same rows, their columns may lie side by side.
@@ -94,6 +146,7 @@ impl Product {
         let order = match (exchange, shared) {
             (true, _) => ", exchanged",
             (_, true) => ", side by side",
+            _ if over.is_some() => ", over samples",
             _ => "",
         };
         let [of_a, of_b] = [product.a.0, product.b.0].map(|slot| half_names(cx, slot));
@@ -115,14 +168,28 @@ impl Product {
             .define("SAMPLES", samples)
             .define("EXCHANGED", exchange as u32)
             .define("STEP_A", if packed { tm } else { 1 })
+            .define("OVER", over.is_some() as u32)
+            .define("SKIP_A", if over.is_some() { " + skip_a" } else { "" })
+            .define("SKIP_B", if over.is_some() { " + skip_b" } else { "" })
             .define("VECTORS", vectors as u32)
             .define("Y", if vectors { "vec4f" } else { "f32" })
             .define("BIAS_TYPE", if along_columns { "vec4f" } else { "f32" });
-        product
-            .common(kernel, true)
+        let mut kernel = product.common(kernel, true);
+        let mut trips = product.k / 4;
+        let mut flops = flops;
+        if let Some((over, per_part)) = over {
+            kernel = kernel
+                .arg(over.samples)
+                .arg(per_part)
+                .arg(over.a)
+                .arg(over.b);
+            trips = per_part * (trips + 1);
+            flops = 2 * over.samples * m * n * product.k;
+        }
+        kernel
             .flops(flops)
-            .write(Slot::Out(0))
-            .trips(product.k / 4)
+            .write(target)
+            .trips(trips)
             .threads(tiles * lanes, workgroup)
     }
 
