@@ -224,8 +224,9 @@ impl Tensor {
     /// `codebook [K, D]` in Euclidean distance; the lowest index where several are.
     ///
     /// It compares `|e|^2 / 2 - x . e` in f32, so codes whose distances differ by
-    /// less than about 1e-6 of `|x| |e|` may be taken for each other. It has no
-    /// gradient: see [`Tensor::straight_through`].
+    /// less than about 1e-6 of `|x| |e|` may be taken for each other. A row with a NaN
+    /// has no nearest code and gets 0: whoever searches without a loss, where it would
+    /// show, checks the rows. It has no gradient: see [`Tensor::straight_through`].
     #[track_caller]
     pub fn codebook_nearest(&self, codebook: &Tensor) -> Tensor {
         self.graph().push1(CodebookNearest, &[self, codebook])
