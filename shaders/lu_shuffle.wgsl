@@ -9,7 +9,7 @@
 // Caller: ops/lu_shuffle.rs
 #import grid
 #import math
-#import wide
+#import eight
 
 struct Args {
     batch: u32,
@@ -19,11 +19,6 @@ struct Args {
 }
 #args
 
-#if EIGHT
-alias Cell = Oct;
-#else
-alias Cell = Quad;
-#endif
 const WIDTH = ${4 * QUADS}u;
 const LANES = ${LANES}u;
 const GROUPS = ${GROUPS}u;
@@ -44,23 +39,10 @@ var<workgroup> found_low: array<vec4f, ${2 * GROUPS}>;
 var<workgroup> found_high: array<vec4f, ${2 * GROUPS}>;
 #endif
 
-// A panel's part of a row.
-struct Eight {
-    low: vec4f,
-    high: vec4f,
-}
-
-// The panel that begins at cell `panel`, of the row that begins at cell `row`.
-fn eight(row: u32, panel: u32) -> Eight {
-#if EIGHT
-    let w = m[row + panel];
-    let even = evens(w);
-    let odd = odds(w);
-    return Eight(vec4f(even.x, odd.x, even.y, odd.y), vec4f(even.z, odd.z, even.w, odd.w));
-#else
-    // A narrow panel's other columns are not used.
-    return Eight(quad(m[row + panel]), quad(m[row + min(panel + 1u, args.n / WIDTH - 1u)]));
-#endif
+// The panel that begins at cell `panel`, of the row that begins at cell `row`. A narrow
+// panel's other columns are not used.
+fn part(row: u32, panel: u32) -> Eight {
+    return eight(row + panel, row + min(panel + 1u, args.n / WIDTH - 1u));
 }
 
 @compute @workgroup_size(SIZE)
@@ -102,7 +84,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
         let start${r} = c0 + local + ${r}u * SIZE;
         // Rows past the last one have no place.
         var place${r} = select(-1, i32(start${r}), start${r} < n);
-        let w${r} = eight(base + min(start${r}, n - 1u) * across, panel);
+        let w${r} = part(base + min(start${r}, n - 1u) * across, panel);
 #repeat c 4
         var x${r}_${c} = w${r}.low[${c}];
         var x${r}_${c + 4} = w${r}.high[${c}];
@@ -216,7 +198,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
         let moved = perm[row0 + my_origin];
         let displaced = perm[row0 + min(c0 + lane, n - 1u)];
         // The other columns: rows exchanged, and those right of the panel solved.
-        let corner = eight(base + min(c0 + lane % 8u, n - 1u) * across, panel);
+        let corner = part(base + min(c0 + lane % 8u, n - 1u) * across, panel);
         let corner0 = corner.low;
         let corner1 = corner.high;
         let strips = select(0u, args.end / WIDTH, local < LANES);
@@ -262,7 +244,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
                 continue;
             }
             for (var i = c0 + 8u; i < n; i += 8u) {
-                let l = eight(base + min(i + lane % 8u, n - 1u) * across, panel);
+                let l = part(base + min(i + lane % 8u, n - 1u) * across, panel);
 #repeat r 8
                 let at${r} = base + min(i + ${r}u, n - 1u) * across + j;
                 let v${r} = m[at${r}];

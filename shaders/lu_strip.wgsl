@@ -8,7 +8,7 @@
 // Grid: one workgroup of LANES per matrix and strip of LANES cells, those left of the block
 // spread evenly among those right of it. Caller: ops/lu_shuffle.rs
 #import grid
-#import wide
+#import eight
 
 struct Args {
     batch: u32,
@@ -18,32 +18,14 @@ struct Args {
 }
 #args
 
-#if EIGHT
-alias Cell = Oct;
-#else
-alias Cell = Quad;
-#endif
 const WIDTH = ${4 * QUADS}u;
 const LANES = ${LANES}u;
 
 @group(0) @binding(0) var<storage, read_write> m: array<Cell>;
 @group(0) @binding(1) var<storage, read> pivots: array<u32>;
 
-// Eight columns of a row.
-struct Eight {
-    low: vec4f,
-    high: vec4f,
-}
-
-fn eight(at: u32) -> Eight {
-#if EIGHT
-    let w = m[at];
-    let even = evens(w);
-    let odd = odds(w);
-    return Eight(vec4f(even.x, odd.x, even.y, odd.y), vec4f(even.z, odd.z, even.w, odd.w));
-#else
-    return Eight(quad(m[at]), quad(m[at + 1u]));
-#endif
+fn eight_at(at: u32) -> Eight {
+    return eight(at, at + 1u);
 }
 
 @compute @workgroup_size(LANES)
@@ -107,7 +89,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
 #endif
 #end
 #repeat h HELD
-            let held${h} = eight(line${h} + k * ${2 / QUADS}u);
+            let held${h} = eight_at(line${h} + k * ${2 / QUADS}u);
 #end
 #repeat r TM
 #repeat q QUADS
@@ -120,7 +102,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
             // The block on the diagonal.
 #repeat h HELD
 #repeat c TM / 8
-            let own_${h}_${c} = eight(line${h} + (m0 - args.first) / WIDTH + ${c * 2 / QUADS}u);
+            let own_${h}_${c} = eight_at(line${h} + (m0 - args.first) / WIDTH + ${c * 2 / QUADS}u);
             let own${h}_${2 * c} = own_${h}_${c}.low;
             let own${h}_${2 * c + 1} = own_${h}_${c}.high;
 #end

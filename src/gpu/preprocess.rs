@@ -25,6 +25,7 @@ const LIBRARY: &[(&str, &str)] = &[
     ("cell", include_str!("../../shaders/lib/cell.wgsl")),
     ("coupling", include_str!("../../shaders/lib/coupling.wgsl")),
     ("divide", include_str!("../../shaders/lib/divide.wgsl")),
+    ("eight", include_str!("../../shaders/lib/eight.wgsl")),
     (
         "exp_below",
         include_str!("../../shaders/lib/exp_below.wgsl"),
