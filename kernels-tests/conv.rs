@@ -264,6 +264,31 @@ fn gradients_of_gradients() {
     );
 }
 
+/// Weight gradients of 1x1 kernels over more pixels than what adds up whole samples may
+/// loop over: other kernels do them.
+#[test]
+fn pointwise_weight_gradients_of_large_images() {
+    let profile = DeviceProfile {
+        class: DeviceClass::Software,
+        subgroup_size: Some(8),
+        ..DeviceProfile::baseline()
+    };
+    let plan = |n: usize, channels: usize, side: usize| {
+        let graph = Graph::new();
+        let x = graph.input("x", [n, channels, side, side]);
+        let weight = graph.input("w", [channels, channels, 1, 1]);
+        let y = x.conv2d(&weight, None, &ConvParams::default());
+        let grads = tape::backward(&y.sum(&[], false), &[&weight]).unwrap();
+        let plan = graph.plan(&profile, &[], &[&grads[0]], &PlanOptions::default());
+        let steps = plan
+            .unwrap_or_else(|e| panic!("{n}x{channels}x{side}x{side}: {e}"))
+            .steps;
+        steps.iter().any(|s| s.variant.contains("over samples"))
+    };
+    assert!(plan(2, 32, 64));
+    assert!(!plan(1, 32, 512));
+}
+
 /// More pixels than one invocation may loop over: the weight gradient is split.
 #[test]
 fn many_pixels() {

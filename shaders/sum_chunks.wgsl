@@ -1,6 +1,6 @@
 // y[i] = sum over chunks of part[chunk, i], in the order of the chunks
 //   part [chunks, len], y [len]; with VEC4 len counts fours
-// Grid: flat, one invocation per element. Caller: ops/conv_weight_packed.rs
+// Grid: flat, one invocation per element. Caller: ops/sum_chunks.rs
 #import grid
 #import cell
 

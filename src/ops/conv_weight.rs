@@ -7,6 +7,7 @@ use super::conv_direct::{even_tile, fours, shared, unroll};
 use super::conv_input::ConvInput;
 use super::conv_weight_packed;
 use super::product::{Bias, Product};
+use super::sum_chunks::sum_chunks;
 use crate::device::{DeviceClass, LOOP_BUDGET};
 use crate::graph::{Array, Lower, Op, Slot, Spec, Tensor, Vjp};
 use crate::{Error, Result, Shape};
@@ -208,7 +209,7 @@ impl Op for ConvWeight {
             .trips(rows_per_chunk * per_row)
             .threads(tiles * chunks, 64)?;
         if chunks > 1 {
-            conv_weight_packed::sum_chunks(cx, target, weights, chunks)?;
+            sum_chunks(cx, target, weights, chunks)?;
         }
         Ok(())
     }
@@ -226,6 +227,8 @@ impl ConvWeight {
             && d.is_pointwise(&self.window)
             && d.c == d.cg
             && pixels.is_multiple_of(4)
+            // Every sample is one loop.
+            && (pixels as u64 / 4) < LOOP_BUDGET
             && d.c.is_multiple_of(4)
             && d.c >= 4 * lanes
             && d.o >= 8;

@@ -4,35 +4,15 @@
 use super::conv::{Dims, Window};
 use super::conv_direct::even_tile;
 use super::conv_packed::{Image, View, shared_lanes};
+use super::sum_chunks::sum_chunks;
 use crate::Result;
 use crate::device::LOOP_BUDGET;
 use crate::graph::{Lower, Slot};
 
 const SHADER: &str = include_str!("../../shaders/conv2d_weight_shuffle.wgsl");
-const SUM: &str = include_str!("../../shaders/sum_chunks.wgsl");
 
 /// Pixels of a row in one iteration, where a lane has few sums.
 const MOST_PIXELS: usize = 4;
-
-/// Adds partial sums `[chunks, weights]` in the order of the chunks.
-pub(super) fn sum_chunks(
-    cx: &mut Lower<'_>,
-    parts: Slot,
-    weights: usize,
-    chunks: usize,
-) -> Result<()> {
-    let vec4 = weights.is_multiple_of(4);
-    let each = if vec4 { 4 } else { 1 };
-    cx.kernel("sum_chunks", SUM)
-        .define("VEC4", vec4 as u32)
-        .arg(weights / each)
-        .arg(chunks)
-        .read(parts)
-        .write(Slot::Out(0))
-        .flops(weights * chunks)
-        .trips(chunks)
-        .threads(weights / each, 64)
-}
 
 /// Whether copies of the operands pay; if so they were lowered.
 pub(super) fn lower(window: &Window, d: &Dims, cx: &mut Lower<'_>) -> Result<bool> {

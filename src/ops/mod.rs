@@ -47,6 +47,7 @@ mod segment_sum;
 mod softmax;
 mod source;
 mod spline;
+mod sum_chunks;
 mod triangular;
 mod view;
 

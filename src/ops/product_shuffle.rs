@@ -1,8 +1,8 @@
 //! Products on adapters with subgroups: their lanes read a block of one operand together
 //! and shuffle it around. Operands of odd extents are copied first.
 
-use super::conv_weight_packed::sum_chunks;
 use super::product::{Bias, Product, half_names};
+use super::sum_chunks::sum_chunks;
 use crate::Result;
 use crate::device::LOOP_BUDGET;
 use crate::graph::{Lower, Slot};
@@ -10,12 +10,13 @@ use crate::graph::{Lower, Slot};
 const SHUFFLE: &str = include_str!("../../shaders/matmul_shuffle.wgsl");
 const PACK: &str = include_str!("../../shaders/matmul_pack.wgsl");
 
-/// Neighbouring samples whose products are added up.
-pub(super) struct Over {
-    pub samples: usize,
+/// Samples whose products are added up, `per_part` neighbours for each result.
+struct Over {
+    samples: usize,
+    per_part: usize,
     /// Elements between two of them in each operand.
-    pub a: usize,
-    pub b: usize,
+    a: usize,
+    b: usize,
 }
 
 impl Product {
@@ -51,7 +52,8 @@ impl Product {
     }
 
     /// The sum of a batch's products, `[m, n]`, of operands as they lie: `a` not
-    /// transposed, `b` transposed. Samples are added in parts that keep all cores busy.
+    /// transposed, `b` transposed, `k / 4` below the loop budget. Samples are added in
+    /// parts that keep all cores busy.
     pub(super) fn shuffle_sum(self, cx: &mut Lower<'_>) -> Result<()> {
         let lanes = cx.device().subgroup_size.unwrap_or(1) as usize;
         let tiles = self.m.div_ceil(32) * self.n.div_ceil(8 * lanes);
@@ -61,6 +63,7 @@ impl Product {
         let parts = self.batch.div_ceil(per_part);
         let over = Over {
             samples: self.batch,
+            per_part,
             a: self.a.1,
             b: self.b.1,
         };
@@ -75,7 +78,7 @@ impl Product {
             b: (self.b.0, per_part * self.b.1, self.b.2),
             ..self
         };
-        product.shuffle_to(cx, false, Some((over, per_part)), target)?;
+        product.shuffle_to(cx, false, Some(over), target)?;
         match parts {
             1 => Ok(()),
             _ => sum_chunks(cx, target, len, parts),
@@ -86,11 +89,14 @@ impl Product {
         self,
         cx: &mut Lower<'_>,
         packed: bool,
-        over: Option<(Over, usize)>,
+        over: Option<Over>,
         target: Slot,
     ) -> Result<()> {
         let lanes = cx.device().subgroup_size.unwrap_or(1) as usize;
-        let flops = self.flops();
+        let flops = match &over {
+            Some(over) => 2 * over.samples * self.m * self.n * self.k,
+            None => self.flops(),
+        };
         // Where all samples meet the same rows, their columns may lie side by side.
         let shared = !packed && self.batch > 1 && self.a.1 == 0;
         // Too few columns for the lanes: many rows are as good.
@@ -176,15 +182,13 @@ impl Product {
             .define("BIAS_TYPE", if along_columns { "vec4f" } else { "f32" });
         let mut kernel = product.common(kernel, true);
         let mut trips = product.k / 4;
-        let mut flops = flops;
-        if let Some((over, per_part)) = over {
+        if let Some(over) = over {
             kernel = kernel
                 .arg(over.samples)
-                .arg(per_part)
+                .arg(over.per_part)
                 .arg(over.a)
                 .arg(over.b);
-            trips = per_part * (trips + 1);
-            flops = 2 * over.samples * m * n * product.k;
+            trips = over.per_part * (trips + 1);
         }
         kernel
             .flops(flops)
