@@ -170,6 +170,12 @@ fn convolutions() -> Vec<Case> {
         )
     };
     let stride = [2, 2];
+    let apart = ConvParams {
+        stride,
+        dilation: [2, 1],
+        groups: 2,
+        ..same
+    };
     let transposed = ConvTransposeParams {
         stride: [2, 2],
         padding: [1; 4],
@@ -192,6 +198,9 @@ fn convolutions() -> Vec<Case> {
         case("3x3, strided", 4, 6, 3, ConvParams { stride, ..same }),
         case("3x3, groups", 4, 6, 3, ConvParams { groups: 2, ..same }),
         case("3x3, depthwise", 5, 5, 3, ConvParams { groups: 5, ..same }),
+        // More than one tile of channels, and of pixels that do not end with a sample.
+        case("3x3, many channels", 9, 70, 3, same),
+        case("3x3, many channels, groups", 10, 140, 3, apart),
         build_case(
             "transposed",
             &[
@@ -223,7 +232,7 @@ fn every_variant(kernel: &str, cases: &[Case], kernel_of: impl Fn(&str) -> &'sta
             ran |= kernels.iter().any(|name| name == kernel_of(variant));
             compare(case, &got, expected, &Tol::default());
         }
-        let possible = *variant != "shuffle" && *variant != "packed";
+        let possible = !["shuffle", "packed", "rows"].contains(variant);
         assert!(
             ran || (!possible && gpu.profile().subgroup_size.is_none()),
             "{kernel}: {variant} was forced and never ran"
@@ -247,6 +256,7 @@ fn every_variant_of_convolutions() {
     every_variant("conv2d", &convolutions(), |variant| match variant {
         "product" => "matmul_shuffle",
         "packed" => "conv2d_shuffle",
+        "rows" => "conv2d_rows",
         "columns" => "conv2d_columns",
         "depthwise" => "conv2d_depthwise",
         "register" => "conv2d",

@@ -1,6 +1,8 @@
 // packed[g, tile, quad, ky, kx, o] = w[g, tile * TO + o, channels 4 quad .. 4 quad + 3, ky, kx],
 //   zeros for channels past the end
 //   w with any strides; packed [groups, tiles, quads, taps_y, taps_x, HELD] of vec4
+// Without WIDTH the order is packed[g, tile, quad, ky, kx, j, o / 4] of vec4 along outputs o
+// for channel 4 quad + j.
 // With FOLD > 1 the taps of a kernel row count as channels, c * FOLD + k, and taps_x is 1.
 // The outputs of WIDTH times LANES are in an order in which every lane finds its WIDTH
 // next to each other.
@@ -43,8 +45,10 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
         return;
     }
     let place = index % ${HELD}u;
+#if WIDTH
     let o = (place / ${WIDTH * LANES}u * ${WIDTH}u + place % ${WIDTH}u) * ${LANES}u
         + place / ${WIDTH}u % ${LANES}u;
+#endif
     var rest = index / ${HELD}u;
     var next = divide(rest, args.taps_x);
     let kx = rest - next * args.taps_x;
@@ -57,16 +61,23 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
     rest = next;
     next = divide(rest, args.tiles);
     let tile = rest - next * args.tiles;
-    // Outputs past the end repeat the last one; they are not stored.
-    let out = min(tile * ${TO}u + o, args.channels_out - 1u);
-    let at = i32(args.weight_first + next * args.weight_group + out * args.weight_out)
+    let first = i32(args.weight_first + next * args.weight_group)
         + i32(ky) * args.weight_tap_y + i32(kx) * args.weight_tap_x;
     var value = vec4f();
 #repeat j 4
-    let channel${j} = (nth * 4u + ${j}u) / ${FOLD}u;
-    let tap${j} = i32((nth * 4u + ${j}u) % ${FOLD}u) * args.weight_tap_x;
-    let from${j} = at + i32(min(channel${j}, args.channels_in - 1u) * args.weight_in) + tap${j};
-    value[${j}] = select(0.0, weight(u32(from${j})), channel${j} < args.channels_in);
+#if WIDTH
+    let out${j} = tile * ${TO}u + o;
+    let depth${j} = nth * 4u + ${j}u;
+#else
+    let out${j} = tile * ${TO}u + place % ${HELD / 4}u * 4u + ${j}u;
+    let depth${j} = nth * 4u + place / ${HELD / 4}u;
+#endif
+    let channel${j} = depth${j} / ${FOLD}u;
+    // Outputs past the end repeat the last one; they are not stored.
+    let at${j} = first + i32(min(out${j}, args.channels_out - 1u) * args.weight_out)
+        + i32(min(channel${j}, args.channels_in - 1u) * args.weight_in)
+        + i32(depth${j} % ${FOLD}u) * args.weight_tap_x;
+    value[${j}] = select(0.0, weight(u32(at${j})), channel${j} < args.channels_in);
 #end
     packed[index] = to_quad(value);
 }

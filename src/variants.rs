@@ -48,6 +48,7 @@ const TABLE: &[Row] = &[
             "depthwise",
             "product",
             "columns",
+            "rows",
             "packed",
             "register",
             "tile 32",

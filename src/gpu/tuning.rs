@@ -32,6 +32,7 @@ const KERNELS: &[&str] = &[
     include_str!("../../shaders/conv2d_columns.wgsl"),
     include_str!("../../shaders/conv2d_pack.wgsl"),
     include_str!("../../shaders/conv2d_pack_weight.wgsl"),
+    include_str!("../../shaders/conv2d_rows.wgsl"),
     include_str!("../../shaders/conv2d_shuffle.wgsl"),
     include_str!("../../shaders/conv2d_tiled.wgsl"),
     include_str!("../../shaders/matmul.wgsl"),

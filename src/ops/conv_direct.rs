@@ -109,6 +109,7 @@ pub(crate) fn lower(parts: &[Direct], product: Option<Product>, cx: &mut Lower<'
     let can = |variant: &str| match (Tile::of(variant), variant) {
         (Some(tile), _) => tile.possible(device),
         (None, "product") => as_product.is_some(),
+        (None, "rows") => matches!(parts, [part] if part.in_rows(device)),
         (None, "packed") => conv_packed::can_share(device),
         (None, "columns") => parts.iter().all(|p| p.is_product(device.max_binding)),
         (None, "depthwise") => parts.iter().all(Direct::is_depthwise),
@@ -122,6 +123,7 @@ pub(crate) fn lower(parts: &[Direct], product: Option<Product>, cx: &mut Lower<'
             2 * channels_out > rows && (tiles >= 64 || rows <= 32)
         }
         (None, "product") => !software || as_product != Some("register"),
+        (None, "rows") => parts.iter().all(|p| p.rows_pay(device)),
         (None, "packed") => conv_packed::worth(device, flops),
         (None, "columns") => {
             let packed = conv_packed::worth(device, flops);
@@ -140,6 +142,7 @@ pub(crate) fn lower(parts: &[Direct], product: Option<Product>, cx: &mut Lower<'
     for part in parts {
         match Tile::of(variant) {
             None if variant == "columns" => part.lower_columns(cx)?,
+            None if variant == "rows" => part.lower_rows(cx)?,
             None if variant == "depthwise" => part.lower_depthwise(cx)?,
             // A lattice without any tap only gets its bias.
             Some(tile) if !part.taps.contains(&0) => part.lower_tiled(cx, variant, &tile)?,

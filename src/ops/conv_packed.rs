@@ -178,6 +178,62 @@ impl Direct {
     }
 }
 
+/// The order in which a kernel reads its weights.
+#[derive(Clone, Copy)]
+pub(super) enum Order {
+    /// Of a tile of outputs, read by all lanes together: four channels of an output, and
+    /// `width` outputs of a lane, next to each other.
+    Shared {
+        tile: usize,
+        lanes: usize,
+        width: usize,
+    },
+    /// Of so many outputs, which every lane has its own of: outputs next to each other.
+    Outputs(usize),
+}
+
+/// Copies the weights of a convolution of `image` into the order of a kernel, for every
+/// tile of outputs, four channels and tap.
+pub(super) fn pack_weight(
+    cx: &mut Lower<'_>,
+    part: &Direct,
+    image: &Image,
+    order: Order,
+) -> Result<Slot> {
+    let (tile, held, lanes, width) = match order {
+        Order::Shared { tile, lanes, width } => (tile, tile.next_multiple_of(lanes), lanes, width),
+        Order::Outputs(tile) => (tile, tile, 1, 0),
+    };
+    let taps = [part.taps[0], if image.fold > 1 { 1 } else { part.taps[1] }];
+    let tiles = part.channels_out.div_ceil(tile);
+    let count = part.groups * tiles * image.quads * taps[0] * taps[1] * held;
+    let weights = cx.scratch(16 * count as u64);
+    cx.kernel("conv2d_pack_weight", PACK_WEIGHT)
+        .define("LANES", lanes)
+        .define("WIDTH", width)
+        .define("HELD", held)
+        .define("TO", tile)
+        .define("FOLD", image.fold)
+        .stored("W", Slot::In(1))
+        .arg(count)
+        .arg(tiles)
+        .arg(image.quads)
+        .arg(taps[0])
+        .arg(taps[1])
+        .arg(part.channels_out)
+        .arg(part.channels_in)
+        .arg(part.weight_first)
+        .arg(part.weight_group)
+        .arg(part.weight_out)
+        .arg(part.weight_in)
+        .arg_i32(part.weight_tap[0])
+        .arg_i32(part.weight_tap[1])
+        .read(Slot::In(1))
+        .write(weights)
+        .threads(count, 64)?;
+    Ok(weights)
+}
+
 /// What a lane computes: these channels at so many rows and columns of pixels.
 struct Tile {
     channels: usize,
@@ -292,31 +348,12 @@ impl Direct {
         let width = if held.is_multiple_of(2) { 2 } else { 1 };
         let taps = [self.taps[0], if image.fold > 1 { 1 } else { self.taps[1] }];
 
-        let count = self.groups * tiles_out * image.quads * taps[0] * taps[1] * held * lanes;
-        let weights = cx.scratch(16 * count as u64);
-        cx.kernel("conv2d_pack_weight", PACK_WEIGHT)
-            .define("LANES", lanes)
-            .define("WIDTH", width)
-            .define("HELD", held * lanes)
-            .define("TO", tile_out)
-            .define("FOLD", image.fold)
-            .stored("W", Slot::In(1))
-            .arg(count)
-            .arg(tiles_out)
-            .arg(image.quads)
-            .arg(taps[0])
-            .arg(taps[1])
-            .arg(self.channels_out)
-            .arg(self.channels_in)
-            .arg(self.weight_first)
-            .arg(self.weight_group)
-            .arg(self.weight_out)
-            .arg(self.weight_in)
-            .arg_i32(self.weight_tap[0])
-            .arg_i32(self.weight_tap[1])
-            .read(Slot::In(1))
-            .write(weights)
-            .threads(count, 64)?;
+        let order = Order::Shared {
+            tile: tile_out,
+            lanes,
+            width,
+        };
+        let weights = pack_weight(cx, self, image, order)?;
 
         let jobs = tiles.div_ceil(lanes);
         let total = jobs * tiles_out * self.groups;

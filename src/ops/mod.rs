@@ -12,6 +12,7 @@ mod conv_depthwise;
 mod conv_direct;
 mod conv_input;
 mod conv_packed;
+mod conv_rows;
 mod conv_tiled;
 mod conv_transpose;
 mod conv_weight;
