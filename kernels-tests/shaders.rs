@@ -40,6 +40,15 @@ fn profiles() -> Vec<(&'static str, DeviceProfile)> {
         ("all in registers", forced("register")),
         ("packed operands", forced("packed")),
         ("columns", forced("columns")),
+        ("pixels in rows", forced("rows")),
+        (
+            "pixels in rows, in 64-bit integers",
+            DeviceProfile {
+                int64: true,
+                subgroup_size: Some(8),
+                ..forced("rows")
+            },
+        ),
         ("workgroup memory, small tiles", forced("tile 32")),
         ("workgroup memory, large tiles", forced("tile 128")),
         ("WebGPU's default limits", base.clone()),

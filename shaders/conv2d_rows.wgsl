@@ -98,9 +98,6 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
     // One loop over channels and taps: software adapters run every loop once more than
     // asked, with all lanes masked, so short ones inside of others are dear.
     for (var trip = 0u; trip < trips; trip++) {
-#repeat h HELD
-        let held${h} = quad(x[row${h} + seen_at]);
-#end
         // bJ_Q: the weights of channel J of the four; of eight outputs the even ones for
         // Q = 0 and the odd ones for Q = 1, which is how they are read.
 #repeat j 4
@@ -111,6 +108,11 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
 #else
         let b${j}_0 = quad(w${j});
 #endif
+#end
+        // After the weights, and the sums after the addresses: other orders of these make
+        // the loop a sixth slower on a software adapter, whatever its compiler does there.
+#repeat h HELD
+        let held${h} = quad(x[row${h} + seen_at]);
 #end
         weight += ${4 * LANES}u;
         kx++;

@@ -5,7 +5,7 @@
 //! | directive | meaning |
 //! |---|---|
 //! | `#import NAME` | the text of `shaders/lib/NAME.wgsl`, once |
-//! | `#args` | declares `args: Args`, as immediates or as a uniform buffer |
+//! | `#args` | declares `args: Args`, as immediates or as a uniform buffer; the entry point, whose head ends a line with a brace, reads them once |
 //! | `#if NAME`, `#if NAME == v`, `#if NAME != v`, `#elif`, `#else`, `#endif` | conditions over defines; a bare name is true when defined and not `0` |
 //! | `#repeat i N` .. `#end` | the lines N times, `i` from 0; may be nested |
 //!
@@ -61,6 +61,8 @@ pub fn preprocess(
         vars: defines.iter().cloned().collect(),
         imported: Vec::new(),
         args,
+        has_args: false,
+        in_head: false,
         out: String::with_capacity(source.len() * 2),
     };
     let lines: Vec<&str> = source.lines().collect();
@@ -73,6 +75,10 @@ struct State<'a> {
     vars: HashMap<String, String>,
     imported: Vec<String>,
     args: ArgsIn,
+    /// Whether `#args` was met.
+    has_args: bool,
+    /// Whether the entry point's head began and its body did not.
+    in_head: bool,
     out: String,
 }
 
@@ -92,6 +98,14 @@ impl State<'_> {
                 let text = self.substitute(line)?;
                 self.out.push_str(&text);
                 self.out.push('\n');
+                self.in_head |= text.starts_with("@compute");
+                if self.in_head && text.ends_with('{') {
+                    self.in_head = false;
+                    // Software adapters would read them again at every trip of a loop.
+                    if self.has_args {
+                        self.out.push_str("    let args = args;\n");
+                    }
+                }
                 i += 1;
                 continue;
             };
@@ -102,6 +116,7 @@ impl State<'_> {
                     i += 1;
                 }
                 "args" => {
+                    self.has_args = true;
                     self.out.push_str(&match self.args {
                         ArgsIn::Immediates => "var<immediate> args: Args;\n".to_string(),
                         ArgsIn::Uniform(binding) => {
@@ -353,6 +368,20 @@ mod tests {
         );
         let halves = "#repeat s 3\n${(N >> s) + 1} ${N >> s + 1}\n#end";
         assert_eq!(expand(halves, &[("N", "12")]).unwrap(), "13 13\n7 7\n4 4\n");
+    }
+
+    #[test]
+    fn the_entry_point_reads_its_arguments_once() {
+        let helper = "fn f() -> u32 {\n    return args.n;\n}\n";
+        let entry = "@compute @workgroup_size(64)\nfn main(@builtin(workgroup_id) group: vec3u,\n        @builtin(local_invocation_index) local: u32) {\n";
+        let rest = "    if (local < args.n) {\n    }\n}\n";
+        let text = expand(&format!("#args\n{helper}{entry}{rest}"), &[]).unwrap();
+        let declared = "var<immediate> args: Args;\n";
+        let read = "    let args = args;\n";
+        assert_eq!(text, format!("{declared}{helper}{entry}{read}{rest}"));
+        // Where there are none, nothing is read.
+        let text = expand(&format!("{entry}{rest}"), &[]).unwrap();
+        assert_eq!(text, format!("{entry}{rest}"));
     }
 
     #[test]

@@ -1,14 +1,18 @@
 //! What an adapter can do at most: ops that only calculate or only move data, for
 //! [`crate::device::Roof`].
 
+use crate::device::DeviceClass;
 use crate::graph::{Array, Lower, Op, Slot, Spec, Tensor};
 use crate::{DType, Error, Result};
 
 const ARITHMETIC: &str = include_str!("../../shaders/roof_arithmetic.wgsl");
 const COPY: &str = include_str!("../../shaders/roof_copy.wgsl");
 
-/// Steps of one trip through the kernel's loop.
+/// Steps of one unit of work, which are that many trips of a loop of some steps each.
 const ROUNDS: usize = 16;
+/// Those of a trip on software adapters: their compiler puts a chain's steps behind each
+/// other, and a core looks for other chains only so far ahead.
+const FEW: usize = 4;
 /// Chains of one invocation.
 const CHAINS: usize = 12;
 /// Every chain tends to 1, whatever it starts from and however long it runs.
@@ -42,16 +46,21 @@ impl Op for Arithmetic {
 
     fn lower(&self, cx: &mut Lower<'_>) -> Result<()> {
         let n = cx.input(0).shape.numel();
+        let rounds = match cx.device().class {
+            DeviceClass::Software => FEW,
+            _ => ROUNDS,
+        };
+        let trips = self.trips * (ROUNDS / rounds);
         cx.kernel("roof_arithmetic", ARITHMETIC)
-            .define("ROUNDS", ROUNDS)
+            .define("ROUNDS", rounds)
             .arg(n)
-            .arg(self.trips)
+            .arg(trips)
             .arg_f32(SCALE)
             .arg_f32(SHIFT)
             .read(Slot::In(0))
             .write(Slot::Out(0))
             .flops(n * self.trips * ROUNDS * CHAINS * 2)
-            .trips(self.trips)
+            .trips(trips)
             .threads(n, 64)
     }
 }
