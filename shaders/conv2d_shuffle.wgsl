@@ -8,8 +8,7 @@
 //   y [n, groups * channels_out, out_y, out_x]
 // A subgroup computes TO channels at LANES tiles of RY rows of RX neighbouring pixels,
 // one tile per lane. The TO weights of a tap are read once by all lanes together and
-// shuffled around: loads are what a software adapter spends its time on. With SLIDE
-// (the next tap of a row is the next pixel) the pixels move through the registers.
+// shuffled around: loads are what a software adapter spends its time on.
 // Grid: flat, subgroups over tiles of pixels (columns, rows, samples), then tiles of channels, groups.
 // Caller: ops/conv_packed.rs
 #import grid
@@ -125,33 +124,27 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
 #end
         at += image;
 #else
-    let taps_y = args.taps_y;
     let taps_x = args.taps_x;
-    for (var c = 0u; c < quads; c++) {
-    var tap = c * image;
-    for (var ky = 0u; ky < taps_y; ky++) {
-#if SLIDE
+    // One loop over channels and taps: software adapters run every loop once more than
+    // asked, with all lanes masked, so short ones inside of others are dear.
+    let taps = args.taps_y * taps_x;
+    let next_quad = image - args.taps_y * args.dilation_y * args.columns_in;
+    var tap = 0u;
+    var kx = 0u;
+    var nth = 0u;
+    for (var trip = 0u; trip < quads * taps; trip++) {
 #repeat r RY
-    var v${r * RX} = vec4f();
-#repeat t RX - 1
-    var v${r * RX + t + 1} = quad(x[from${r} + tap + ${t}u * stride_x]);
-#end
-#end
-#endif
-    for (var kx = 0u; kx < taps_x; kx++) {
-#repeat r RY
-#if SLIDE
-#repeat t RX - 1
-        v${r * RX + t} = v${r * RX + t + 1};
-#end
-        v${r * RX + RX - 1} = quad(x[from${r} + tap + ${RX - 1}u * stride_x]);
-#else
 #repeat t RX
         let v${r * RX + t} = quad(x[from${r} + tap + ${t}u * stride_x]);
 #end
-#endif
 #end
-        tap += dilation_x;
+        kx++;
+        nth++;
+        let line_ends = kx == taps_x;
+        let taps_end = nth == taps;
+        tap += dilation_x + select(0u, down, line_ends) + select(0u, next_quad, taps_end);
+        kx = select(kx, 0u, line_ends);
+        nth = select(nth, 0u, taps_end);
 #endif
         // Shuffled again for every pixel: that is one instruction, while names for all of
         // them would be spilled.
@@ -178,14 +171,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
 #end
 #end
 #endif
-#if DIRECT
     }
-#else
-    }
-    tap += down;
-    }
-    }
-#endif
 
     if (place >= args.tiles) {
         return;

@@ -306,7 +306,7 @@ pub(super) fn packed(parts: &[Direct], cx: &mut Lower<'_>) -> Result<bool> {
     };
     let blocks = first.n * first.groups;
     let longest = reached.iter().map(|p| p.taps[0] * p.taps[1]).max();
-    let trips = image.quads * (longest.unwrap_or(1) + 1) * 2;
+    let trips = image.quads * longest.unwrap_or(1);
     let most = cx.device().max_binding;
     if first.channels_in * first.channels_out < 8
         || (!direct && image.bytes(blocks) > most)
@@ -362,7 +362,6 @@ impl Direct {
             && self.count == self.output
             && rx.is_multiple_of(4)
             && self.output[1].is_multiple_of(4);
-        let slide = image.fold == 1 && taps[1] > 1 && self.stride[1] == self.dilation[1];
         let mut kernel = cx
             .kernel("conv2d_shuffle", SHADER)
             .variant(format!("{}, shuffle {tile_out}x{ry}x{rx}", self.name))
@@ -374,7 +373,6 @@ impl Direct {
             .define("WIDTH", width)
             .define("WEIGHTS", if width == 2 { "Oct" } else { "Quad" })
             .define("RY", ry)
-            .define("SLIDE", slide as u32)
             .define("VECTORS", vectors as u32)
             .define("DIRECT", direct as u32)
             .arg(total)
@@ -408,7 +406,7 @@ impl Direct {
         kernel
             .write(Slot::Out(0))
             .flops(self.flops())
-            .trips(image.quads * (1 + taps[0] * (1 + taps[1])))
+            .trips(image.quads * taps[0] * taps[1])
             .threads(total * lanes, size)
     }
 }
