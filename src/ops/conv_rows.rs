@@ -2,7 +2,8 @@
 //! rows are pixels: what a tap sees of a tile of pixels is read once by all lanes together.
 
 use super::conv_direct::Direct;
-use super::conv_packed::{Image, Order, View, can_share, pack_weight, workgroup, worth};
+use super::conv_pack::{Image, Order, View, pack_weight};
+use super::conv_packed::{can_share, workgroup, worth};
 use crate::Result;
 use crate::device::{DeviceProfile, LOOP_BUDGET};
 use crate::graph::{Lower, Slot};
@@ -86,7 +87,6 @@ impl Direct {
         image.copy(cx, Slot::In(0), blocks, channels, self.input, dilation)?;
         let tile = Tile::of(self, lanes);
         let tiles_out = self.channels_out.div_ceil(tile.channels);
-        let taps = [self.taps[0], if image.fold > 1 { 1 } else { self.taps[1] }];
         let weights = pack_weight(cx, self, &image, Order::Outputs(tile.channels))?;
 
         let pixels = self.n * self.count[0] * self.count[1];
@@ -115,20 +115,8 @@ impl Direct {
             .arg(self.channels_out)
             .arg(image.quads)
             .arg(image.rows)
-            .arg(image.columns)
-            .arg(taps[0])
-            .arg(taps[1])
-            .arg(self.stride[0])
-            .arg(self.stride[1])
-            .arg(self.dilation[0])
-            .arg(self.dilation[1])
-            .arg(image.offset(self.before))
-            .read(image.slot)
-            .read(weights);
-        self.epilogue(kernel)
-            .write(Slot::Out(0))
-            .flops(self.flops())
-            .trips(image.quads * taps[0] * taps[1])
+            .arg(image.columns);
+        self.loop_over(kernel, &image, weights)
             .threads(total * lanes, size)
     }
 }

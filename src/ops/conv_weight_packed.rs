@@ -1,9 +1,10 @@
 //! The gradient of a convolution by its weight on software adapters with subgroups:
-//! both operands are packed first, as in `conv_packed.rs`.
+//! both operands are packed first, by `conv_pack.rs`.
 
 use super::conv::{Dims, Window};
 use super::conv_direct::even_tile;
-use super::conv_packed::{Image, View, shared_lanes};
+use super::conv_pack::{Image, View};
+use super::conv_packed::shared_lanes;
 use super::sum_chunks::sum_chunks;
 use crate::Result;
 use crate::device::LOOP_BUDGET;

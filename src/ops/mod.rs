@@ -11,6 +11,7 @@ mod conv_columns;
 mod conv_depthwise;
 mod conv_direct;
 mod conv_input;
+mod conv_pack;
 mod conv_packed;
 mod conv_rows;
 mod conv_tiled;
