@@ -30,9 +30,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
     var a = start;
     var b = start - 1.0;
     var c = start + 1.0;
-    // Read once: some drivers would read it before every trip.
-    let trips = args.trips;
-    for (var trip = 0u; trip < trips; trip++) {
+    for (var trip = 0u; trip < args.trips; trip++) {
 #repeat i ROUNDS
         a = a * scale + shift;
         b = b * scale + shift;
