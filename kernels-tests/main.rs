@@ -7,6 +7,7 @@ mod codebook;
 mod conv;
 mod coupling;
 mod data;
+mod dealt;
 mod density;
 mod exec;
 mod flow;

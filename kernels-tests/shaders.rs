@@ -17,6 +17,7 @@ use crate::zoo::zoo;
 fn profiles() -> Vec<(&'static str, DeviceProfile)> {
     let base = DeviceProfile {
         packed_conv_flops: PACKED_CONV_FLOPS,
+        dealt_flops: 0,
         ..DeviceProfile::baseline()
     };
     let with = |class, immediates, subgroup_size| DeviceProfile {

@@ -443,6 +443,7 @@ pub fn gpu() -> &'static Gpu {
         }
         let options = GpuOptions {
             packed_conv_flops: PACKED_CONV_FLOPS,
+            dealt_flops: 0,
             subgroups: !masked.contains(&"subgroups"),
             immediates: !masked.contains(&"immediates"),
             f16: !masked.contains(&"f16"),

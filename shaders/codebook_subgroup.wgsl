@@ -53,14 +53,14 @@ fn nearer(a: Found, b: Found) -> Found {
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
         @builtin(local_invocation_index) local: u32) {
     let lane = local % ${LANES}u;
-    let subgroup = flat_group(group, groups) * ${64 / LANES}u + local / ${LANES}u;
-    // No lane may leave early: subgroups past the end repeat the last one's work.
+    let subgroup = flat_index(group, groups, local, 64u) / ${LANES}u;
+    // No lane may leave early: subgroups past the end take no code and store nothing.
     let last = args.tiles * args.parts - 1u;
     let index = min(subgroup, last);
     let part = index / args.tiles;
     let n0 = (index - part * args.tiles) * ${ROWS}u + args.first_row;
     let first = part * args.part;
-    let end = min(first + args.part, args.codes);
+    let end = select(min(first + args.part, args.codes), first, subgroup > last);
 
 #repeat i LOADS
     let x${i} = min(n0 + ${i * LANES}u + lane, args.end_row - 1u) * args.width;

@@ -52,7 +52,7 @@ const LANES = ${LANES}u;
 @compute @workgroup_size(${LANES})
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
         @builtin(local_invocation_index) lane: u32) {
-    let job = flat_group(group, groups);
+    let job = flat_index(group, groups, lane, LANES) / LANES;
     // All lanes of a subgroup share a tile, so they leave together.
     if (job >= args.total) {
         return;

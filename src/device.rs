@@ -57,6 +57,9 @@ pub struct DeviceProfile {
     /// packed copies of its operands. Their kernels are long: what they save on small
     /// convolutions is less than the driver's compiler takes for them.
     pub packed_conv_flops: u64,
+    /// Floating-point operations of a subgroup from which one on a software adapter takes
+    /// its number when it starts, and not beforehand: `shaders/lib/grid.wgsl` says why.
+    pub dealt_flops: u64,
     /// Floating-point operations that one dispatch should not exceed, where an op can be
     /// split: about a tenth of a second. Watchdogs reset GPUs after about two.
     pub dispatch_flops: u64,
@@ -66,6 +69,10 @@ pub struct DeviceProfile {
 
 /// The default of [`DeviceProfile::packed_conv_flops`].
 pub const PACKED_CONV_FLOPS: u64 = 1 << 25;
+
+/// The default of [`DeviceProfile::dealt_flops`]: some microseconds of a core, to which
+/// taking a number is nothing.
+pub const DEALT_FLOPS: u64 = 1 << 17;
 
 impl DeviceProfile {
     /// WebGPU's default limits without any optional feature: what every adapter can do.
@@ -85,6 +92,7 @@ impl DeviceProfile {
             workgroup_memory: 16 << 10,
             offset_alignment: 256,
             packed_conv_flops: PACKED_CONV_FLOPS,
+            dealt_flops: DEALT_FLOPS,
             dispatch_flops: DeviceClass::Integrated.dispatch_flops(),
             choices: Choices::default(),
         }

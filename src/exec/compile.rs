@@ -71,6 +71,7 @@ impl Program {
                         Role::Inputs => "inputs",
                         Role::Constants => "constants",
                         Role::Packed => "packed gradients",
+                        Role::Tickets => "tickets",
                         _ => "temporary",
                     };
                     gpu.buffer(label, planned.bytes)?

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 
 use super::{Gpu, TuningFile, cache::DiskCache, translate};
-use crate::device::{DeviceClass, DeviceProfile, PACKED_CONV_FLOPS};
+use crate::device::{DEALT_FLOPS, DeviceClass, DeviceProfile, PACKED_CONV_FLOPS};
 use crate::variants::Choices;
 use crate::{Error, Result};
 
@@ -44,6 +44,8 @@ pub struct GpuOptions {
     pub default_limits: bool,
     /// See [`DeviceProfile::packed_conv_flops`].
     pub packed_conv_flops: u64,
+    /// See [`DeviceProfile::dealt_flops`].
+    pub dealt_flops: u64,
     /// See [`DeviceProfile::dispatch_flops`]; by default what suits the kind of adapter.
     pub dispatch_flops: Option<u64>,
     /// Variants of kernels that are taken before those of the table; where there are
@@ -70,6 +72,7 @@ impl Default for GpuOptions {
             pipeline_cache: true,
             default_limits: false,
             packed_conv_flops: PACKED_CONV_FLOPS,
+            dealt_flops: DEALT_FLOPS,
             dispatch_flops: None,
             choices: Choices::default(),
             tuning: TuningFile::default(),
@@ -239,6 +242,7 @@ pub(super) fn open(options: GpuOptions) -> Result<Gpu> {
     let info = adapter.get_info();
     let mut profile = profile(&info, wanted, &device.limits());
     profile.packed_conv_flops = options.packed_conv_flops;
+    profile.dealt_flops = options.dealt_flops;
     profile.choices = match options.choices.is_empty() {
         true => options.tuning.load(&info),
         false => options.choices.clone(),
@@ -311,6 +315,7 @@ pub(super) fn profile(
         workgroup_memory: limits.max_compute_workgroup_storage_size,
         offset_alignment: u64::from(limits.min_storage_buffer_offset_alignment).max(4),
         packed_conv_flops: PACKED_CONV_FLOPS,
+        dealt_flops: DEALT_FLOPS,
         dispatch_flops: class.dispatch_flops(),
         choices: Choices::default(),
     }

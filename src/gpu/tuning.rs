@@ -41,6 +41,7 @@ const KERNELS: &[&str] = &[
     include_str!("../../shaders/matmul_row.wgsl"),
     include_str!("../../shaders/matmul_shuffle.wgsl"),
     include_str!("../../shaders/matmul_tiled.wgsl"),
+    include_str!("../../shaders/lib/grid.wgsl"),
     include_str!("../../shaders/lib/wide.wgsl"),
 ];
 

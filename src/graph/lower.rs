@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use super::Spec;
-use crate::device::{DeviceProfile, LOOP_BUDGET};
+use crate::device::{DeviceClass, DeviceProfile, LOOP_BUDGET};
 use crate::{DType, Error, Result};
 
 /// A value a dispatch touches.
@@ -63,6 +63,9 @@ pub struct Dispatch {
     pub bytes: u64,
     /// Loop iterations of one invocation at most, nested loops multiplied.
     pub trips: u64,
+    /// Whether the program's tickets are bound too, after everything else: see
+    /// `shaders/lib/grid.wgsl`.
+    pub dealt: bool,
 }
 
 /// Collects the dispatches of one op.
@@ -153,6 +156,7 @@ impl<'a> Lower<'a> {
                 flops: 0,
                 bytes: 0,
                 trips: 1,
+                dealt: false,
             },
             lower: self,
             stored: Vec::new(),
@@ -258,6 +262,34 @@ impl KernelBuilder<'_, '_> {
     /// index with `flat_index` from `shaders/lib/grid.wgsl`.
     pub fn threads(self, total: usize, size: usize) -> Result<()> {
         self.flat_groups(total.div_ceil(size.max(1)))
+    }
+
+    /// Ends the dispatch like [`threads`](Self::threads), for subgroups that work for long.
+    /// Software adapters give every thread of theirs the same number of workgroups
+    /// beforehand and wait for the slowest. There the grid has more subgroups than are
+    /// needed, each takes the next number when it starts (`shaders/lib/grid.wgsl`), and a
+    /// thread that came late or is slow takes fewer.
+    pub(crate) fn dealt(mut self, total: usize, size: usize) -> Result<()> {
+        let device = self.lower.device;
+        let lanes = device.subgroup_size.unwrap_or(1) as usize;
+        let subgroups = total.div_ceil(lanes);
+        let pays = device.class == DeviceClass::Software
+            && lanes > 1
+            && size.is_multiple_of(lanes)
+            && self.dispatch.flops / subgroups.max(1) as u64 >= device.dealt_flops
+            && self.dispatch.bindings.len() < device.max_bindings;
+        if !pays {
+            return self.threads(total, size);
+        }
+        self.dispatch.dealt = true;
+        let tickets = self.dispatch.bindings.len();
+        // A quarter more, so that one thread can do as much more than its share.
+        let subgroups = (subgroups + subgroups / 4).next_power_of_two();
+        let groups = (subgroups * lanes).div_ceil(size);
+        let x = groups.min(1 << device.max_groups.ilog2());
+        self.define("DEALT", lanes)
+            .define("TICKETS", tickets)
+            .groups([x, groups / x, 1])
     }
 
     /// Ends the dispatch with at least `groups` workgroups, folded into y where

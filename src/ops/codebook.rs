@@ -203,7 +203,7 @@ impl Search {
         kernel
             .flops(rows * codes * (2 * width + 3))
             .trips(part_steps * step + 8)
-            .threads(tiles * parts * tiling.lanes, 64)?;
+            .dealt(tiles * parts * tiling.lanes, 64)?;
         if let Some(best) = best {
             cx.kernel("codebook_merge", MERGE)
                 .arg(self.first)

@@ -293,6 +293,6 @@ impl Direct {
             .write(Slot::Out(0))
             .flops(self.flops())
             .trips(depth * per_channel)
-            .threads(total, 64)
+            .dealt(total, 64)
     }
 }

@@ -218,7 +218,7 @@ impl Direct {
             .arg(self.step[0])
             .arg(self.step[1]);
         self.loop_over(kernel, image, weights)
-            .threads(total * lanes, size)
+            .dealt(total * lanes, size)
     }
 
     /// What the kernels that loop over channels and taps are told of these, and all that

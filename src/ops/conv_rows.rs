@@ -117,6 +117,6 @@ impl Direct {
             .arg(image.rows)
             .arg(image.columns);
         self.loop_over(kernel, &image, weights)
-            .threads(total * lanes, size)
+            .dealt(total * lanes, size)
     }
 }

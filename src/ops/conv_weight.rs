@@ -207,7 +207,7 @@ impl Op for ConvWeight {
             .write(target)
             .flops(2 * rows * d.output[1] * weights)
             .trips(rows_per_chunk * per_row)
-            .threads(tiles * chunks, 64)?;
+            .dealt(tiles * chunks, 64)?;
         if chunks > 1 {
             sum_chunks(cx, target, weights, chunks)?;
         }

@@ -127,7 +127,7 @@ pub(super) fn lower(window: &Window, d: &Dims, cx: &mut Lower<'_>) -> Result<boo
         .write(target)
         .flops(flops)
         .trips(rows_per_chunk * per_row)
-        .flat_groups(tiles * chunks)?;
+        .dealt(tiles * chunks * lanes, lanes)?;
     if chunks > 1 {
         sum_chunks(cx, target, weights, chunks)?;
     }

@@ -194,7 +194,7 @@ impl Product {
             .flops(flops)
             .write(target)
             .trips(trips)
-            .threads(tiles * lanes, workgroup)
+            .dealt(tiles * lanes, workgroup)
     }
 
     /// Copies an operand for `packed`; the slot of the copy and the tiles between two of

@@ -415,6 +415,7 @@ pub(super) fn generate(
         flops,
         bytes: 0,
         trips: 1,
+        dealt: false,
     };
     let label = match labels.len() {
         1 => labels[0].to_string(),

@@ -85,6 +85,9 @@ impl Builder<'_> {
                     };
                     bindings.push((place, bind.access));
                 }
+                if dispatch.dealt {
+                    bindings.push((Place::Fixed(self.tickets()), Access::ReadWrite));
+                }
                 drafts.push(Draft {
                     op: op.name().into(),
                     dispatch,

@@ -70,6 +70,9 @@ pub enum Role {
     },
     /// Gradients packed like an arena; zero between them.
     Packed,
+    /// Counters that subgroups take their numbers from, zero in the beginning and never
+    /// set back: see `shaders/lib/grid.wgsl`.
+    Tickets,
 }
 
 /// One buffer of a plan.
@@ -171,7 +174,7 @@ pub struct Memory {
     pub gradients: u64,
     /// Parameters, states and optimiser moments that the program touches.
     pub arenas: u64,
-    /// Inputs and constants.
+    /// Inputs, constants and counters.
     pub inputs: u64,
 }
 
@@ -209,7 +212,7 @@ impl Plan {
                 Role::Temporary => memory.temporary += buffer.bytes,
                 Role::Packed => memory.gradients += buffer.bytes,
                 Role::Arena { .. } => memory.arenas += buffer.bytes,
-                Role::Inputs | Role::Constants => memory.inputs += buffer.bytes,
+                Role::Inputs | Role::Constants | Role::Tickets => memory.inputs += buffer.bytes,
             }
         }
         memory

@@ -15,6 +15,9 @@ use crate::{DType, Error, Result};
 /// alignment that WebGPU allows an adapter to ask for.
 pub(super) const ALIGN: u64 = 256;
 
+/// Bytes of a program's tickets: one counter for each power of two.
+const TICKETS: u64 = 4 * 32;
+
 /// Where a root value lives.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Place {
@@ -74,6 +77,17 @@ impl Builder<'_> {
     pub(super) fn add_buffer(&mut self, bytes: u64, role: Role) -> usize {
         self.buffers.push(BufferPlan { bytes, role });
         self.buffers.len() - 1
+    }
+
+    /// The tickets of all dispatches.
+    pub(super) fn tickets(&mut self) -> Slice {
+        let made = self.buffers.iter().position(|b| b.role == Role::Tickets);
+        let buffer = made.unwrap_or_else(|| self.add_buffer(TICKETS, Role::Tickets));
+        Slice {
+            buffer,
+            offset: 0,
+            bytes: TICKETS,
+        }
     }
 
     pub(super) fn open_storage(&mut self, bytes: u64, first: usize, last: usize) -> usize {

@@ -54,6 +54,7 @@ impl fmt::Display for Plan {
                 Role::Constants => "constants".into(),
                 Role::Arena { index, .. } => format!("arena {index}"),
                 Role::Packed => "packed gradients".to_string(),
+                Role::Tickets => "tickets".to_string(),
             };
             writeln!(f, "b{i}: {} {role}", scaled(buffer.bytes))?;
         }
