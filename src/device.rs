@@ -70,9 +70,9 @@ pub struct DeviceProfile {
 /// The default of [`DeviceProfile::packed_conv_flops`].
 pub const PACKED_CONV_FLOPS: u64 = 1 << 25;
 
-/// The default of [`DeviceProfile::dealt_flops`]: some microseconds of a core, to which
-/// taking a number is nothing.
-pub const DEALT_FLOPS: u64 = 1 << 17;
+/// The default of [`DeviceProfile::dealt_flops`]: fifteen microseconds of a core, to
+/// which taking a number, and a subgroup that finds nothing to do, are little.
+pub const DEALT_FLOPS: u64 = 1 << 19;
 
 impl DeviceProfile {
     /// WebGPU's default limits without any optional feature: what every adapter can do.
