@@ -276,6 +276,7 @@ impl KernelBuilder<'_, '_> {
         let pays = device.class == DeviceClass::Software
             && lanes > 1
             && size.is_multiple_of(lanes)
+            && (size / lanes).is_power_of_two()
             && self.dispatch.flops / subgroups.max(1) as u64 >= device.dealt_flops
             && self.dispatch.bindings.len() < device.max_bindings;
         if !pays {
