@@ -303,6 +303,10 @@ fn families() -> Vec<Family> {
         f("matmul, transposed", &[&[65, 19], &[41, 65]], |_, x| {
             vec![x[0].matmul_with(&x[1], true, true)]
         }),
+        // Large enough for the kernels that small problems do not get.
+        f("matmul, large", &[&[96, 256], &[256, 192]], |_, x| {
+            vec![x[0].matmul(&x[1])]
+        }),
         f("linear", &[&[21, 35], &[17, 35], &[17]], |_, x| {
             vec![x[0].linear(&x[1], Some(&x[2]), Activation::Tanh)]
         }),
@@ -313,6 +317,17 @@ fn families() -> Vec<Family> {
             };
             vec![x[0].conv2d(&x[1], Some(&x[2]), &params)]
         }),
+        f(
+            "conv2d, large",
+            &[&[1, 32, 32, 32], &[64, 32, 3, 3]],
+            |_, x| {
+                let params = ConvParams {
+                    padding: [1; 4],
+                    ..ConvParams::default()
+                };
+                vec![x[0].conv2d(&x[1], None, &params)]
+            },
+        ),
         f(
             "conv2d, strided",
             &[&[2, 6, 12, 11], &[8, 3, 4, 3]],
