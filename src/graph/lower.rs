@@ -284,7 +284,8 @@ impl KernelBuilder<'_, '_> {
         }
         self.dispatch.dealt = true;
         let tickets = self.dispatch.bindings.len();
-        // A quarter more, so that one thread can do as much more than its share.
+        // At least a quarter more, so that one thread can do as much more than its share;
+        // a power of two, so that counters may overflow.
         let subgroups = (subgroups + subgroups / 4).next_power_of_two();
         let groups = (subgroups * lanes).div_ceil(size);
         let x = groups.min(1 << device.max_groups.ilog2());

@@ -34,7 +34,7 @@ pub(crate) struct View {
 
 impl Image {
     /// Plans the copy for all these views, without any dispatch yet: `None` where it
-    /// would grow too large. `bytes` is what the source takes.
+    /// would grow too large.
     pub fn plan(channels: usize, input: [usize; 2], views: &[View]) -> Option<Image> {
         let first = views.first()?;
         let quads = channels.div_ceil(4);
