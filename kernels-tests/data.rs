@@ -5,7 +5,9 @@ use std::io::Write;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use flowgrad::Error;
-use flowgrad::data::{Batches, ImageSet, MAX_IDX_BYTES, Order, Split, parse_cifar10, parse_idx};
+use flowgrad::data::{
+    Batches, ImageSet, MAX_IDX_BYTES, Order, Split, parse_cifar10, parse_idx, read_idx,
+};
 use proptest::prelude::*;
 
 use crate::params::Folder;
@@ -59,6 +61,53 @@ fn bad_idx_files_are_errors() {
     assert!(parse_idx("test", &checksum[..]).is_err());
     // A bomb: a megabyte of zeros behind the promised elements is never inflated.
     refused(&zipped(&idx(&[4], &vec![0; 1 << 20])), "bytes follow");
+}
+
+/// Zeros without end, and a count of those that were taken.
+struct Zeros<'a>(&'a std::cell::Cell<usize>);
+
+impl std::io::Read for Zeros<'_> {
+    fn read(&mut self, out: &mut [u8]) -> std::io::Result<usize> {
+        out.fill(0);
+        self.0.set(self.0.get() + out.len());
+        Ok(out.len())
+    }
+}
+
+#[test]
+fn no_reader_takes_more_than_is_promised() {
+    let taken = std::cell::Cell::new(0);
+    let head = idx(&[10, 4], &[]);
+    let endless = std::io::Read::chain(&head[..], Zeros(&taken));
+    assert!(parse_idx("test", endless).is_err());
+    assert_eq!(taken.replace(0), 41);
+    // CIFAR has no header, but no more images than CIFAR.
+    let error = parse_cifar10("test", Zeros(&taken)).expect_err("endless");
+    assert!(error.to_string().contains("more than 65536"), "{error}");
+    assert!(taken.get() < 65_540 * 3073, "{}", taken.get());
+    // Several files that each have as many as may be.
+    let folder = Folder::new();
+    for i in 1..4 {
+        let name = folder.file(&format!("data_batch_{i}.bin.gz"));
+        std::fs::write(name, zipped(&vec![0; 3073 * 30_000])).expect("written");
+    }
+    let error = ImageSet::cifar10(folder.file(""), Split::Train).expect_err("too many");
+    assert!(error.to_string().contains("data_batch_3"), "{error}");
+    // A label that is none ends the reading at once.
+    taken.set(0);
+    let bad = std::io::Read::chain(&[10u8][..], Zeros(&taken));
+    assert!(parse_cifar10("test", bad).is_err());
+    assert!(taken.get() < 8192, "{}", taken.get());
+    // A header that promises more than its file can hold, however well it is packed.
+    for bytes in [
+        idx(&[1 << 20], &[0; 99]),
+        zipped(&idx(&[1 << 20], &[0; 99])),
+    ] {
+        let path = folder.file("idx");
+        std::fs::write(&path, bytes).expect("written");
+        let error = read_idx(&path).expect_err("truncated").to_string();
+        assert!(error.contains("there are at most"), "{error}");
+    }
 }
 
 proptest! {

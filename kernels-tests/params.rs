@@ -528,9 +528,112 @@ fn wrong_checkpoints_are_errors() {
     damaged[at] ^= 1;
     std::fs::write(&path, damaged).expect("written");
     wrong(&params, "checksum");
+    // A counter: its digits are text that stays valid.
+    let text = String::from_utf8_lossy(&bytes).into_owned();
+    let at = text.find(r#""step":"0""#).expect("a step") + 8;
+    let mut damaged = bytes.clone();
+    damaged[at] ^= 1;
+    std::fs::write(&path, damaged).expect("written");
+    wrong(&params, "checksum");
     std::fs::write(&path, &bytes[..bytes.len() - 8]).expect("written");
     wrong(&params, "truncated");
     std::fs::remove_file(&path).expect("removed");
     Checkpoint::default().save(&path, &model(1)).expect("saved");
     wrong(&params, "it is not in the file");
+}
+
+#[test]
+fn no_flipped_bit_of_a_checkpoint_goes_unseen() {
+    let folder = Folder::new();
+    let path = folder.file("run.safetensors");
+    let (params, _) = trained(1);
+    let checkpoint = Checkpoint {
+        step: 1234,
+        seed: 99,
+        random_step: 17,
+        extra: [("best".to_string(), "0.5 at \"12\"".to_string())].into(),
+    };
+    checkpoint.save(&path, &params).expect("saved");
+    let good = std::fs::read(&path).expect("read");
+    let header = u64::from_le_bytes(good[..8].try_into().expect("a length")) as usize;
+    let values = all_values(&params);
+    for bit in 0..8 * (8 + header + 16) {
+        let mut bytes = good.clone();
+        bytes[bit / 8] ^= 1 << (bit % 8);
+        let file = WeightsFile::parse("memory", std::io::Cursor::new(bytes));
+        // A space may become another one; then nothing has changed.
+        match file.and_then(|f| Checkpoint::load_from(f, &params)) {
+            Ok(read) => assert_eq!(read, checkpoint, "bit {bit}"),
+            Err(e) => assert!(matches!(e, Error::Weights { .. }), "bit {bit}: {e:?}"),
+        }
+        assert_eq!(all_values(&params), values, "bit {bit}");
+    }
+}
+
+#[test]
+fn a_checkpoint_of_the_first_format_is_read() {
+    let params = Params::new(0);
+    params.add("w", [1], Init::Zeros).expect("new");
+    let mut crc = flate2::Crc::new();
+    crc.update(b"w");
+    crc.update(&2f32.to_le_bytes());
+    let header = format!(
+        r#"{{"__metadata__":{{"format":"flowgrad checkpoint 1","step":"5","seed":"6","random_step":"7","crc32":"{}"}},"w":{{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}}}"#,
+        crc.sum()
+    );
+    let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
+    bytes.extend(header.as_bytes());
+    bytes.extend(2f32.to_le_bytes());
+    let load = |bytes: Vec<u8>| {
+        let file = WeightsFile::parse("memory", std::io::Cursor::new(bytes))?;
+        Checkpoint::load_from(file, &params)
+    };
+    let read = load(bytes.clone()).expect("the old format");
+    assert_eq!((read.step, read.seed, read.random_step), (5, 6, 7));
+    assert_eq!(params.get("w").expect("values"), [2.0]);
+    *bytes.last_mut().expect("a byte") ^= 1;
+    assert!(load(bytes).is_err());
+}
+
+#[test]
+fn keys_that_stand_twice_are_refused() {
+    let tensor = r#"{"dtype":"F32","shape":[1],"data_offsets":[0,4]}"#;
+    let twice = [
+        ("w", format!(r#"{{"w":{tensor},"w":{tensor}}}"#)),
+        // The same name, written in another way.
+        ("w", format!(r#"{{"w":{tensor},"\u0077":{tensor}}}"#)),
+        (
+            "__metadata__",
+            format!(r#"{{"__metadata__":{{}},"w":{tensor},"__metadata__":{{}}}}"#),
+        ),
+        (
+            "step",
+            format!(r#"{{"__metadata__":{{"step":"1","a":"b","step":"2"}},"w":{tensor}}}"#),
+        ),
+        (
+            "dtype",
+            r#"{"w":{"dtype":"F32","dtype":"F32","shape":[1],"data_offsets":[0,4]}}"#.into(),
+        ),
+        (
+            "x",
+            r#"{"w":{"dtype":"F32","shape":[1],"data_offsets":[0,4],"more":[{"x":1,"x":2}]}}"#
+                .into(),
+        ),
+    ];
+    let open = |header: &str| {
+        let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
+        bytes.extend(header.as_bytes());
+        bytes.extend([0; 4]);
+        WeightsFile::parse("memory", std::io::Cursor::new(bytes))
+    };
+    for (key, header) in twice {
+        match open(&header) {
+            Err(Error::Weights { detail, .. }) => assert!(detail.contains(key), "{detail}"),
+            other => panic!("{header}: {other:?}"),
+        }
+    }
+    // Values may say what keys say, objects may share keys, strings may hold anything.
+    let fine = format!(r#"{{"__metadata__":{{"w":"w","a:":"{{\"w\":1,","b":"\\"}},"w":{tensor}}}"#);
+    let file = open(&fine).expect("no key twice");
+    assert_eq!(file.metadata()["a:"], "{\"w\":1,");
 }

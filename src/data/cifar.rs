@@ -10,8 +10,10 @@ use crate::{Error, Result};
 /// Bytes of a record.
 const RECORD: usize = 1 + 3 * 32 * 32;
 
-/// Records a file may hold at most.
-const MOST: usize = 1 << 20;
+/// Records that a set may hold at most, all its files together: CIFAR-10 has 60,000.
+/// The format has no header that promises a number, and a small file can inflate to
+/// gigabytes of records.
+const MOST: usize = 1 << 16;
 
 impl ImageSet {
     /// A folder with CIFAR-10's binary files: `data_batch_*.bin` for training, `test*.bin`
@@ -38,58 +40,88 @@ impl ImageSet {
                 detail: format!("no {start}*.bin or {start}*.bin.gz is there"),
             });
         }
-        let (mut images, mut labels) = (Vec::new(), Vec::new());
+        let mut records = Records::default();
         for path in &files {
             let file = std::fs::File::open(path).map_err(|e| Error::io(path, e))?;
-            let part = parse_cifar10(&path.display().to_string(), file)?;
-            images.extend(part.images);
-            labels.extend(part.labels);
+            records.read(&path.display().to_string(), file)?;
         }
-        ImageSet::new([labels.len(), 3, 32, 32], images, labels)
+        records.set()
     }
 }
 
 /// Parses the records that `reader` gives, gzipped or not (told by the first bytes: no
-/// label is above 9); `name` is for errors.
-pub fn parse_cifar10(name: &str, mut reader: impl Read) -> Result<ImageSet> {
-    let wrong = |detail: String| Error::Data {
+/// label is above 9); `name` is for errors. At most 65,536 are read.
+pub fn parse_cifar10(name: &str, reader: impl Read) -> Result<ImageSet> {
+    let mut records = Records::default();
+    records.read(name, reader)?;
+    records.set()
+}
+
+#[derive(Default)]
+struct Records {
+    images: Vec<u8>,
+    labels: Vec<u8>,
+}
+
+impl Records {
+    fn read(&mut self, name: &str, mut reader: impl Read) -> Result<()> {
+        let mut magic = Vec::with_capacity(2);
+        let read = reader.by_ref().take(2).read_to_end(&mut magic);
+        read.map_err(|e| wrong(name, e.to_string()))?;
+        let zipped = magic == [0x1f, 0x8b];
+        let whole = std::io::Cursor::new(magic).chain(reader);
+        match zipped {
+            true => self.extend(name, flate2::read::MultiGzDecoder::new(whole)),
+            false => self.extend(name, whole),
+        }
+    }
+
+    /// Record by record: what is wrong is said before the rest is inflated.
+    fn extend(&mut self, name: &str, mut reader: impl Read) -> Result<()> {
+        let start = self.labels.len();
+        let mut record = Vec::with_capacity(RECORD);
+        loop {
+            let i = self.labels.len() - start;
+            record.clear();
+            let read = reader.by_ref().take(RECORD as u64).read_to_end(&mut record);
+            read.map_err(|e| wrong(name, e.to_string()))?;
+            if record.len() < RECORD && (i == 0 || !record.is_empty()) {
+                let bytes = i * RECORD + record.len();
+                return Err(wrong(
+                    name,
+                    format!(
+                        "{bytes} bytes are no whole number of records of {RECORD} bytes (one label, 3x32x32 pixels)"
+                    ),
+                ));
+            }
+            match record.first() {
+                None => return Ok(()),
+                Some(_) if self.labels.len() == MOST => {
+                    return Err(wrong(
+                        name,
+                        format!("more than {MOST} records: this is not CIFAR-10"),
+                    ));
+                }
+                Some(label @ 0..=9) => self.labels.push(*label),
+                Some(label) => {
+                    return Err(wrong(
+                        name,
+                        format!("image {i} has the label {label}, labels are 0 to 9"),
+                    ));
+                }
+            }
+            self.images.extend(&record[1..]);
+        }
+    }
+
+    fn set(self) -> Result<ImageSet> {
+        ImageSet::new([self.labels.len(), 3, 32, 32], self.images, self.labels)
+    }
+}
+
+fn wrong(name: &str, detail: String) -> Error {
+    Error::Data {
         file: name.into(),
         detail,
-    };
-    let mut magic = Vec::with_capacity(2);
-    reader
-        .by_ref()
-        .take(2)
-        .read_to_end(&mut magic)
-        .map_err(|e| wrong(e.to_string()))?;
-    let zipped = magic == [0x1f, 0x8b];
-    let whole = std::io::Cursor::new(magic).chain(reader);
-    let mut bytes = Vec::new();
-    let most = (RECORD * MOST + 1) as u64;
-    let read = match zipped {
-        true => flate2::read::MultiGzDecoder::new(whole)
-            .take(most)
-            .read_to_end(&mut bytes),
-        false => whole.take(most).read_to_end(&mut bytes),
-    };
-    read.map_err(|e| wrong(e.to_string()))?;
-    if bytes.is_empty() || !bytes.len().is_multiple_of(RECORD) || bytes.len() > RECORD * MOST {
-        return Err(wrong(format!(
-            "{} bytes are no whole number of records of {RECORD} bytes (one label, 3x32x32 pixels)",
-            bytes.len()
-        )));
     }
-    let mut images = Vec::with_capacity(bytes.len());
-    let mut labels = Vec::with_capacity(bytes.len() / RECORD);
-    for (i, record) in bytes.chunks(RECORD).enumerate() {
-        if record[0] > 9 {
-            return Err(wrong(format!(
-                "image {i} has the label {}, labels are 0 to 9",
-                record[0]
-            )));
-        }
-        labels.push(record[0]);
-        images.extend(&record[1..]);
-    }
-    ImageSet::new([labels.len(), 3, 32, 32], images, labels)
 }

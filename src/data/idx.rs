@@ -8,8 +8,11 @@ use std::path::Path;
 
 use crate::{Error, Result};
 
-/// Elements a file may hold at most (a gzip bomb ends here).
+/// Elements a file may hold at most.
 pub const MAX_IDX_BYTES: usize = 1 << 30;
+
+/// How often deflate can shrink anything at most: 258 bytes are two bits.
+const MAX_RATIO: u64 = 1032;
 
 /// A parsed file of unsigned bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,11 +28,19 @@ pub struct Idx {
 pub fn read_idx(path: impl AsRef<Path>) -> Result<Idx> {
     let path = path.as_ref();
     let file = std::fs::File::open(path).map_err(|e| Error::io(path, e))?;
-    parse_idx(&path.display().to_string(), file)
+    // Pipes have no length.
+    let known = file.metadata().ok().filter(|m| m.is_file());
+    parse(&path.display().to_string(), file, known.map(|m| m.len()))
 }
 
-/// Parses what `reader` gives, gzipped or not; `name` is for errors.
-pub fn parse_idx(name: &str, mut reader: impl Read) -> Result<Idx> {
+/// Parses what `reader` gives, gzipped or not; `name` is for errors. No more is read,
+/// or inflated, than the header promises and one byte to see that this is the end.
+pub fn parse_idx(name: &str, reader: impl Read) -> Result<Idx> {
+    parse(name, reader, None)
+}
+
+/// With the bytes that there are to read, where that is known.
+fn parse(name: &str, mut reader: impl Read, length: Option<u64>) -> Result<Idx> {
     let mut magic = Vec::with_capacity(2);
     reader
         .by_ref()
@@ -39,8 +50,11 @@ pub fn parse_idx(name: &str, mut reader: impl Read) -> Result<Idx> {
     let zipped = magic == [0x1f, 0x8b];
     let whole = std::io::Cursor::new(magic).chain(reader);
     match zipped {
-        true => parse(name, flate2::read::MultiGzDecoder::new(whole)),
-        false => parse(name, whole),
+        true => {
+            let most = length.map(|l| l.saturating_mul(MAX_RATIO));
+            plain(name, flate2::read::MultiGzDecoder::new(whole), most)
+        }
+        false => plain(name, whole, length),
     }
 }
 
@@ -51,7 +65,8 @@ fn wrong(name: &str, detail: impl Into<String>) -> Error {
     }
 }
 
-fn parse(name: &str, mut reader: impl Read) -> Result<Idx> {
+/// At most `most` bytes are there, where that is known.
+fn plain(name: &str, mut reader: impl Read, most: Option<u64>) -> Result<Idx> {
     let truncated = |what: &str, e: std::io::Error| wrong(name, format!("{what}: {e}"));
     let mut head = [0; 4];
     reader
@@ -92,6 +107,12 @@ fn parse(name: &str, mut reader: impl Read) -> Result<Idx> {
             ));
         }
     };
+    if let Some(most) = most.filter(|most| *most < elements as u64) {
+        return Err(wrong(
+            name,
+            format!("truncated: the header says {elements} elements, there are at most {most}"),
+        ));
+    }
     // Grows with what is there, not with what the header claims.
     let mut data = Vec::new();
     reader

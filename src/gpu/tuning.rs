@@ -3,6 +3,7 @@
 //! A file that is missing, broken, or of another adapter, driver, wgpu or set of
 //! kernels is ignored: then the table decides. Nothing is written unless it is asked for.
 
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
@@ -22,6 +23,9 @@ pub enum TuningFile {
     /// Nowhere: the table decides.
     Off,
 }
+
+/// Choices are a few kilobytes; a longer file is none.
+const MAX_BYTES: u64 = 1 << 20;
 
 /// The version of wgpu whose code generation was measured.
 pub const WGPU_VERSION: &str = "30.0.1";
@@ -59,9 +63,7 @@ impl TuningFile {
 
     /// What was measured on this adapter; nothing where there is nothing that holds.
     pub(super) fn load(&self, info: &wgpu::AdapterInfo) -> Choices {
-        let text = self
-            .path(info)
-            .and_then(|path| std::fs::read_to_string(path).ok());
+        let text = self.path(info).and_then(|path| read(&path));
         text.and_then(|text| decode(&text, &key(info)))
             .unwrap_or_default()
     }
@@ -98,6 +100,13 @@ fn key(info: &wgpu::AdapterInfo) -> String {
         info.driver_info,
         hash(KERNELS),
     )
+}
+
+fn read(path: &Path) -> Option<String> {
+    let mut text = String::new();
+    let file = std::fs::File::open(path).ok()?;
+    file.take(MAX_BYTES).read_to_string(&mut text).ok()?;
+    Some(text)
 }
 
 fn encode(choices: &Choices, key: &str) -> String {

@@ -1,11 +1,11 @@
 //! The safetensors file format: reading tensor by tensor, writing atomically.
 //!
 //! A file is not trusted: the header's length is checked against the file's before
-//! anything is allocated, offsets and shapes by the `safetensors` crate, and every
-//! value must be finite.
+//! anything is allocated, offsets and shapes by the `safetensors` crate, no name may
+//! stand in it twice, and every value must be finite.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::{File, OpenOptions};
 use std::io::{BufReader, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
@@ -32,9 +32,9 @@ pub enum Precision {
 
 /// A safetensors file, open for reading.
 #[derive(Debug)]
-pub struct WeightsFile {
+pub struct WeightsFile<R = BufReader<File>> {
     path: PathBuf,
-    reader: BufReader<File>,
+    reader: R,
     header: Metadata,
     /// Where the data begins, in bytes.
     start: u64,
@@ -44,17 +44,26 @@ impl WeightsFile {
     /// Opens a file and checks its header. Errors: [`Error::Io`], or
     /// [`Error::Weights`] for anything that is not a whole safetensors file.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
-        let path = path.as_ref().to_path_buf();
+        let path = path.as_ref();
+        let file = File::open(path).map_err(|e| Error::io(path, e))?;
+        WeightsFile::parse(path, BufReader::new(file))
+    }
+}
+
+impl<R: Read + Seek> WeightsFile<R> {
+    /// The same for anything that can be read and sought, as bytes in memory
+    /// (`std::io::Cursor`); `name` is for errors.
+    pub fn parse(name: impl AsRef<Path>, mut reader: R) -> Result<Self> {
+        let path = name.as_ref().to_path_buf();
         let io = |e| Error::io(&path, e);
         let wrong = |detail: String| weights(&path, "", detail);
-        let file = File::open(&path).map_err(io)?;
-        let length = file.metadata().map_err(io)?.len();
+        let length = reader.seek(SeekFrom::End(0)).map_err(io)?;
         if length < 8 {
             return Err(wrong(format!(
                 "{length} bytes are too few for a safetensors file"
             )));
         }
-        let mut reader = BufReader::new(file);
+        reader.seek(SeekFrom::Start(0)).map_err(io)?;
         let mut word = [0; 8];
         reader.read_exact(&mut word).map_err(io)?;
         let header = u64::from_le_bytes(word);
@@ -68,6 +77,11 @@ impl WeightsFile {
         reader.read_exact(&mut text).map_err(io)?;
         let header: Metadata = serde_json::from_slice(&text)
             .map_err(|e| wrong(format!("the header is not valid: {e}")))?;
+        if let Some(name) = repeated_key(&text) {
+            return Err(wrong(format!(
+                "`{name}` stands in the header twice: which one is meant cannot be told"
+            )));
+        }
         let start = 8 + text.len() as u64;
         if header.data_len() as u64 != length - start {
             return Err(wrong(format!(
@@ -82,6 +96,11 @@ impl WeightsFile {
             header,
             start,
         })
+    }
+
+    /// Its path, or the name that it was given.
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
     /// Names of the tensors, in file order.
@@ -163,6 +182,39 @@ pub(crate) fn weights(path: &Path, tensor: &str, detail: impl Into<String>) -> E
         tensor: tensor.into(),
         detail: detail.into(),
     }
+}
+
+/// The first key that an object of `json`, which must be valid, has twice. Parsers
+/// take the last of them, or the first: the same file would be two.
+fn repeated_key(json: &[u8]) -> Option<String> {
+    let mut objects: Vec<HashSet<String>> = Vec::new();
+    let mut string = String::new();
+    let mut at = 0;
+    while let Some(byte) = json.get(at) {
+        match byte {
+            b'{' => objects.push(HashSet::new()),
+            b'}' => drop(objects.pop()),
+            b'"' => {
+                let start = at;
+                at += 1;
+                while json.get(at).is_some_and(|b| *b != b'"') {
+                    at += 1 + usize::from(json[at] == b'\\');
+                }
+                // Escapes resolved: one name can be written in many ways.
+                string = serde_json::from_slice(json.get(start..=at)?).ok()?;
+            }
+            // Strings are skipped, so a colon follows a key.
+            b':' => {
+                let key = std::mem::take(&mut string);
+                if !objects.last_mut()?.insert(key.clone()) {
+                    return Some(key);
+                }
+            }
+            _ => {}
+        }
+        at += 1;
+    }
+    None
 }
 
 fn float_bytes(dtype: Dtype) -> Option<usize> {

@@ -1,6 +1,7 @@
 //! Saving and loading the parameters of a set.
 
 use std::collections::HashMap;
+use std::io::{Read, Seek};
 use std::path::Path;
 
 use super::file::{self, Precision, Record, WeightsFile, weights};
@@ -47,11 +48,19 @@ impl Params {
     /// truncated or damaged; values that are not finite; with [`Strict::Yes`]
     /// anything missing, unexpected or of another shape.
     pub fn load(&self, path: impl AsRef<Path>, strict: Strict) -> Result<LoadReport> {
-        let path = path.as_ref();
-        let mut file = WeightsFile::open(path)?;
+        let file = WeightsFile::open(&path)?;
+        self.load_from(file, strict)
+    }
+
+    /// The same from a file that is open already, or that lies in memory.
+    pub fn load_from<R: Read + Seek>(
+        &self,
+        mut file: WeightsFile<R>,
+        strict: Strict,
+    ) -> Result<LoadReport> {
         let (report, found) = self.match_file(&file, "");
         if strict == Strict::Yes {
-            report.demand_all(path)?;
+            report.demand_all(file.path())?;
         }
         let values = found
             .iter()
@@ -78,9 +87,9 @@ impl Params {
 
     /// Compares the set with those tensors of a file that begin with `prefix`:
     /// the report, and the parameters to load with their names in the file.
-    pub(crate) fn match_file(
+    pub(crate) fn match_file<R: Read + Seek>(
         &self,
-        file: &WeightsFile,
+        file: &WeightsFile<R>,
         prefix: &str,
     ) -> (LoadReport, Vec<(Param, String)>) {
         let skip = self.prefix.len();

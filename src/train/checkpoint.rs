@@ -4,9 +4,11 @@
 //!
 //! Moments are stored parameter by parameter (`arena/optim.m/enc.weight`), not as
 //! the arenas lie in memory, so a checkpoint does not depend on the layout. A
-//! checksum over all values guards against damaged files.
+//! checksum over everything (counters and strings, names, shapes, values) guards
+//! against damaged files.
 
 use std::collections::{BTreeMap, HashMap};
+use std::io::{Read, Seek};
 use std::path::Path;
 use std::str::FromStr;
 
@@ -16,7 +18,13 @@ use crate::params::{
 };
 use crate::{Error, Result};
 
-const FORMAT: &str = "flowgrad checkpoint 1";
+const FORMAT: &str = "flowgrad checkpoint 2";
+
+/// The format before, whose checksum left out the counters; it can still be read.
+const FORMAT_1: &str = "flowgrad checkpoint 1";
+
+/// The metadata that holds the checksum over all the rest.
+const CHECKSUM: &str = "crc32";
 
 /// The counters of a run; what the tensors of a checkpoint come with.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -43,11 +51,12 @@ impl Checkpoint {
             ("step".to_string(), self.step.to_string()),
             ("seed".to_string(), self.seed.to_string()),
             ("random_step".to_string(), self.random_step.to_string()),
-            ("crc32".to_string(), checksum(&records).to_string()),
         ]);
         for (key, value) in &self.extra {
             metadata.insert(format!("extra/{key}"), value.clone());
         }
+        let sum = checksum(&metadata, &records);
+        metadata.insert(CHECKSUM.into(), sum.to_string());
         write_weights(path.as_ref(), records, metadata, Precision::F32)
     }
 
@@ -57,16 +66,20 @@ impl Checkpoint {
     /// truncated or damaged; parameters or moments that are missing, unexpected or
     /// of another shape.
     pub fn load(path: impl AsRef<Path>, params: &Params) -> Result<Self> {
-        let path = path.as_ref();
-        let mut file = WeightsFile::open(path)?;
+        Self::load_from(WeightsFile::open(path)?, params)
+    }
+
+    /// The same from a file that is open already, or that lies in memory.
+    pub fn load_from<R: Read + Seek>(mut file: WeightsFile<R>, params: &Params) -> Result<Self> {
+        let path = &file.path().to_path_buf();
         let metadata = file.metadata();
-        if metadata.get("format").map(String::as_str) != Some(FORMAT) {
+        let format = metadata.get("format").map(String::as_str);
+        if format != Some(FORMAT) && format != Some(FORMAT_1) {
             return Err(weights_error(
                 path,
                 "",
                 format!(
-                    "not a checkpoint: its format is {:?}, expected {FORMAT:?}; weights are loaded with `Params::load`",
-                    metadata.get("format")
+                    "not a checkpoint: its format is {format:?}, expected {FORMAT:?}; weights are loaded with `Params::load`"
                 ),
             ));
         }
@@ -94,7 +107,11 @@ impl Checkpoint {
             });
         }
         records.sort_by(|a, b| a.name.cmp(&b.name));
-        if checksum(&records) != number::<u32>(path, &metadata, "crc32")? {
+        let sum = match format == Some(FORMAT) {
+            true => checksum(&metadata, &records),
+            false => checksum_1(&records),
+        };
+        if sum != number::<u32>(path, &metadata, CHECKSUM)? {
             return Err(weights_error(
                 path,
                 "",
@@ -117,8 +134,35 @@ fn number<T: FromStr>(path: &Path, metadata: &HashMap<String, String>, key: &str
     })
 }
 
-/// CRC-32 over names and values, in the order given.
-fn checksum(records: &[Record]) -> u32 {
+/// CRC-32 over the metadata but for the checksum itself, then over names, shapes and
+/// values in the order given; every text and list after its length, so that no two
+/// contents are one sequence of bytes.
+fn checksum(metadata: &HashMap<String, String>, records: &[Record]) -> u32 {
+    let mut crc = flate2::Crc::new();
+    let mut put = |bytes: &[u8]| {
+        crc.update(&(bytes.len() as u64).to_le_bytes());
+        crc.update(bytes);
+    };
+    let sorted: BTreeMap<&String, &String> = metadata.iter().collect();
+    for (key, value) in sorted.into_iter().filter(|(k, _)| *k != CHECKSUM) {
+        put(key.as_bytes());
+        put(value.as_bytes());
+    }
+    for record in records {
+        put(record.name.as_bytes());
+        let shape: Vec<u8> = record
+            .shape
+            .iter()
+            .flat_map(|d| (*d as u64).to_le_bytes())
+            .collect();
+        put(&shape);
+        put(bytemuck::cast_slice(&record.values));
+    }
+    crc.sum()
+}
+
+/// That of the format before: over names and values only.
+fn checksum_1(records: &[Record]) -> u32 {
     let mut crc = flate2::Crc::new();
     for record in records {
         crc.update(record.name.as_bytes());
@@ -187,9 +231,9 @@ fn companion_shapes(params: &Params) -> HashMap<String, Vec<usize>> {
         .collect()
 }
 
-fn check_companions(
+fn check_companions<R: Read + Seek>(
     path: &Path,
-    file: &WeightsFile,
+    file: &WeightsFile<R>,
     expected: &HashMap<String, Vec<usize>>,
 ) -> Result<()> {
     for (name, shape) in expected {
