@@ -25,6 +25,7 @@ mod nn;
 mod norm;
 mod optim;
 mod params;
+mod pipelines;
 mod plans;
 mod pointwise;
 mod pool;

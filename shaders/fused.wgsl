@@ -6,7 +6,7 @@
 ${IMPORTS}
 struct Args {
     n: u32,
-}
+${SCALARS}}
 #args
 
 ${DECLARATIONS}

@@ -7,6 +7,7 @@ mod cache;
 mod options;
 mod pipeline;
 pub mod preprocess;
+mod recent;
 mod tuning;
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,6 +15,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 pub use options::{AdapterSummary, GpuOptions, PowerPreference, adapters};
+pub use pipeline::PipelineReport;
 pub(crate) use pipeline::{Kernel, KernelKey};
 pub use tuning::{TuningFile, WGPU_VERSION};
 

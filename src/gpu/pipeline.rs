@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use super::recent::Recent;
 use super::{Gpu, preprocess};
 use crate::{Error, Result};
 
@@ -27,10 +28,49 @@ pub(crate) struct Kernel {
     pub layout: wgpu::BindGroupLayout,
 }
 
-#[derive(Default)]
+/// Pipelines that are kept ready at most, the least recently asked for going first. Each
+/// holds a few hundred kilobytes in the driver; a large model has about a hundred.
+pub(super) const MAX_PIPELINES: usize = 1024;
+
 pub(super) struct Pipelines {
-    kernels: HashMap<Arc<KernelKey>, Kernel>,
+    kernels: Recent<Arc<KernelKey>, Kernel>,
     layouts: HashMap<(Vec<bool>, bool), wgpu::BindGroupLayout>,
+}
+
+impl Default for Pipelines {
+    fn default() -> Self {
+        Pipelines {
+            kernels: Recent::new(MAX_PIPELINES),
+            layouts: HashMap::new(),
+        }
+    }
+}
+
+/// What a [`Gpu`] keeps ready for later programs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PipelineReport {
+    /// Compiled kernels.
+    pub pipelines: usize,
+    /// As many are kept at most; then the least recently asked for goes.
+    pub most: usize,
+    /// Bytes of their texts; what the driver holds beside them it does not tell.
+    pub text_bytes: usize,
+    /// Pipelines by kernel, the most numerous first.
+    pub by_kernel: Vec<(String, usize)>,
+}
+
+impl std::fmt::Display for PipelineReport {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "{} pipelines of at most {}, {} bytes of text",
+            self.pipelines, self.most, self.text_bytes
+        )?;
+        for (kernel, count) in &self.by_kernel {
+            write!(f, "\n{count:>6} {kernel}")?;
+        }
+        Ok(())
+    }
 }
 
 impl KernelKey {
@@ -66,12 +106,18 @@ impl Gpu {
     /// Compiles all kernels that are not compiled yet, on several threads, and
     /// returns them in order.
     pub(crate) fn kernels(&self, keys: &[Arc<KernelKey>]) -> Result<Vec<Kernel>> {
+        // Held here, too: another thread may push them out of the cache meanwhile.
+        let mut ready: HashMap<Arc<KernelKey>, Kernel> = HashMap::new();
         let mut missing: Vec<Arc<KernelKey>> = Vec::new();
         {
-            let known = self.0.pipelines.lock().unwrap_or_else(|e| e.into_inner());
+            let mut known = self.0.pipelines.lock().unwrap_or_else(|e| e.into_inner());
             for key in keys {
-                if !known.kernels.contains_key(key) && !missing.contains(key) {
-                    missing.push(key.clone());
+                if ready.contains_key(key) || missing.contains(key) {
+                    continue;
+                }
+                match known.kernels.get(key) {
+                    Some(kernel) => drop(ready.insert(key.clone(), kernel.clone())),
+                    None => missing.push(key.clone()),
                 }
             }
         }
@@ -101,26 +147,49 @@ impl Gpu {
             let mut known = self.0.pipelines.lock().unwrap_or_else(|e| e.into_inner());
             for (chunk, kernels) in missing.chunks(per_thread).zip(compiled) {
                 for (key, kernel) in chunk.iter().zip(kernels?) {
-                    known.kernels.insert(key.clone(), kernel);
+                    known.kernels.insert(key.clone(), kernel.clone());
+                    ready.insert(key.clone(), kernel);
                 }
             }
             if let Some(cache) = &self.0.cache {
                 cache.touch();
             }
         }
-        let known = self.0.pipelines.lock().unwrap_or_else(|e| e.into_inner());
         keys.iter()
             .map(|key| {
-                known
-                    .kernels
-                    .get(key)
-                    .cloned()
-                    .ok_or_else(|| Error::Shader {
-                        kernel: key.name.clone(),
-                        message: "the pipeline vanished".into(),
-                    })
+                ready.get(key).cloned().ok_or_else(|| Error::Shader {
+                    kernel: key.name.clone(),
+                    message: "the pipeline vanished".into(),
+                })
             })
             .collect()
+    }
+
+    /// What is kept ready for later programs.
+    pub fn pipeline_report(&self) -> PipelineReport {
+        let known = self.0.pipelines.lock().unwrap_or_else(|e| e.into_inner());
+        let mut counts: HashMap<&str, usize> = HashMap::new();
+        let mut text_bytes = 0;
+        for key in known.kernels.keys() {
+            *counts.entry(&key.name).or_default() += 1;
+            text_bytes += key.text.len();
+        }
+        let mut by_kernel: Vec<(String, usize)> =
+            counts.iter().map(|(k, n)| (k.to_string(), *n)).collect();
+        by_kernel.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
+        PipelineReport {
+            pipelines: known.kernels.len(),
+            most: MAX_PIPELINES,
+            text_bytes,
+            by_kernel,
+        }
+    }
+
+    /// Forgets all compiled kernels. Programs keep theirs; what no program uses is
+    /// freed, and compiled again when it is next asked for.
+    pub fn clear_pipelines(&self) {
+        let mut known = self.0.pipelines.lock().unwrap_or_else(|e| e.into_inner());
+        *known = Pipelines::default();
     }
 
     /// Writes newly compiled pipelines to the disk cache, where there is one.

@@ -148,8 +148,15 @@ pub enum Source {
 
 /// An op that maps elements to elements, with right-aligned broadcasting.
 pub trait Pointwise {
-    /// The WGSL expression of one element, from those of its inputs.
+    /// The WGSL expression of one element, from those of its inputs and, behind them,
+    /// of its [`Pointwise::scalars`].
     fn wgsl(&self, inputs: &[&str]) -> String;
+    /// Float32 numbers that the op has of its own. They reach the kernel as arguments:
+    /// ops that differ in them only share one pipeline. Whether there are any, and how
+    /// many, must not depend on their values where that can be helped.
+    fn scalars(&self) -> Vec<f32> {
+        Vec::new()
+    }
     /// Names of snippets in `shaders/lib/` that the expression calls.
     fn imports(&self) -> &'static [&'static str] {
         &[]

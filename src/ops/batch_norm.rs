@@ -6,7 +6,6 @@
 //! pointwise chain. Ioffe and Szegedy 2015; Wu and He 2018; Ba et al. 2016.
 
 use super::fold::{Fold, Split, fold, moments};
-use super::func::literal;
 use super::reduce::{each, expect_f32, normalize_axes, reduced_shape};
 use crate::graph::{Array, Kind, Lower, Op, Pointwise, Slot, Spec, Tensor, Vjp};
 use crate::{Error, Result, Shape};
@@ -146,12 +145,16 @@ impl Op for CenteredSums {
 
 impl Pointwise for Normalize {
     fn wgsl(&self, x: &[&str]) -> String {
-        let eps = literal(self.eps);
+        let eps = x[x.len() - 1];
         let plain = format!("({} - {}) / sqrt({} + {eps})", x[0], x[1], x[2]);
         match x {
-            [_, _, _, gamma, beta] => format!("{plain} * {gamma} + {beta}"),
+            [_, _, _, gamma, beta, _] => format!("{plain} * {gamma} + {beta}"),
             _ => plain,
         }
+    }
+
+    fn scalars(&self) -> Vec<f32> {
+        vec![self.eps]
     }
 
     fn flops(&self) -> u64 {

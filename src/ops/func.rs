@@ -178,12 +178,23 @@ impl Func {
 }
 
 impl Func {
-    /// The expression of one element, from those of its inputs.
+    /// Numbers that the expression takes behind its inputs.
+    pub(super) fn scalars(self) -> Vec<f32> {
+        use Func::*;
+        match self {
+            Fill(c) | LeakyRelu(c) | Elu(c) | AddScalar(c) | MulScalar(c) => vec![c],
+            PowScalar(e) if short_power("x", e).is_none() => vec![e],
+            Clamp(lo, hi) => vec![lo, hi],
+            _ => vec![],
+        }
+    }
+
+    /// The expression of one element, from those of its inputs and its scalars.
     pub(super) fn wgsl(self, x: &[&str]) -> String {
         use Func::*;
         let call = |name: &str| format!("{name}({})", x.join(", "));
         match self {
-            Fill(c) => literal(c),
+            Fill(_) => x[0].into(),
             Repeat => x[0].into(),
             Neg => format!("-({})", x[0]),
             Square => format!("{0} * {0}", x[0]),
@@ -203,15 +214,18 @@ impl Func {
             Sigmoid => call("sigmoid"),
             Softplus => call("softplus"),
             Relu => format!("max({}, 0.0)", x[0]),
-            LeakyRelu(s) => format!("select({1} * {0}, {0}, {0} > 0.0)", x[0], literal(s)),
-            Elu(a) => format!("select({1} * expm1({0}), {0}, {0} > 0.0)", x[0], literal(a)),
+            LeakyRelu(_) => format!("select({1} * {0}, {0}, {0} > 0.0)", x[0], x[1]),
+            Elu(_) => format!("select({1} * expm1({0}), {0}, {0} > 0.0)", x[0], x[1]),
             Erf => call("erf"),
             Gelu => call("gelu"),
             Silu => format!("{0} * sigmoid({0})", x[0]),
-            AddScalar(c) => format!("{} + {}", x[0], literal(c)),
-            MulScalar(c) => format!("{} * {}", x[0], literal(c)),
-            PowScalar(e) => pow_scalar(x[0], e),
-            Clamp(lo, hi) => format!("clamp({}, {}, {})", x[0], literal(lo), literal(hi)),
+            AddScalar(_) => format!("{} + {}", x[0], x[1]),
+            MulScalar(_) => format!("{} * {}", x[0], x[1]),
+            PowScalar(e) => short_power(x[0], e).unwrap_or_else(|| match e.fract() == 0.0 {
+                true => call("powi"),
+                false => call("pow_f32"),
+            }),
+            Clamp(..) => call("clamp"),
             Add => format!("{} + {}", x[0], x[1]),
             Sub => format!("{} - {}", x[0], x[1]),
             Mul => format!("{} * {}", x[0], x[1]),
@@ -235,8 +249,6 @@ impl Func {
         match self {
             Exp | Log | Sin | Cos | Tanh | Sigmoid | Softplus | Elu(_) | Erf | Gelu | Silu
             | Pow | PowScalar(_) => &["math"],
-            Fill(c) | AddScalar(c) | MulScalar(c) if !c.is_finite() => &["math"],
-            Clamp(a, b) if !a.is_finite() || !b.is_finite() => &["math"],
             _ => &[],
         }
     }
@@ -264,9 +276,9 @@ pub(crate) fn literal(v: f32) -> String {
     }
 }
 
-fn pow_scalar(x: &str, e: f32) -> String {
-    // Whole exponents by multiplication: `pow` is undefined for negative bases.
-    match e {
+/// The powers that need no function.
+fn short_power(x: &str, e: f32) -> Option<String> {
+    Some(match e {
         0.0 => "1.0".into(),
         1.0 => x.into(),
         2.0 => format!("{x} * {x}"),
@@ -276,9 +288,8 @@ fn pow_scalar(x: &str, e: f32) -> String {
         -2.0 => format!("1.0 / ({x} * {x})"),
         0.5 => format!("sqrt({x})"),
         -0.5 => format!("1.0 / sqrt({x})"),
-        _ if e.fract() == 0.0 => format!("powi({x}, {})", literal(e)),
-        _ => format!("pow_f32({x}, {})", literal(e)),
-    }
+        _ => return None,
+    })
 }
 
 /// The error function by its series and continued fraction, to float64 accuracy.

@@ -22,6 +22,10 @@ impl Pointwise for Map {
         self.func.wgsl(x)
     }
 
+    fn scalars(&self) -> Vec<f32> {
+        self.func.scalars()
+    }
+
     fn imports(&self) -> &'static [&'static str] {
         self.func.imports()
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::units::{UnitId, Units, View, is_scalar_input};
 use crate::device::DeviceProfile;
-use crate::graph::{Access, Dispatch, Kind, ValueId};
+use crate::graph::{Access, Dispatch, Kind, Pointwise, ValueId};
 use crate::{DType, Error, Result, Shape};
 
 const SHADER: &str = include_str!("../../shaders/fused.wgsl");
@@ -271,7 +271,9 @@ pub(super) fn generate(
     let mut imports: Vec<&str> = Vec::new();
     let mut names: HashMap<ValueId, String> = HashMap::new();
     let mut loaded: HashMap<(ValueId, Load), String> = HashMap::new();
-    let mut fills: HashMap<String, String> = HashMap::new();
+    let mut scalars = Scalars {
+        args: vec![n as u32],
+    };
     let mut flops = 0;
     let mut labels: Vec<&str> = Vec::new();
     for i in &units.units[unit].nodes {
@@ -284,23 +286,20 @@ pub(super) fn generate(
             let root = view.root(*raw);
             let name = if let Some(name) = names.get(&root) {
                 name.clone()
-            } else if let Some(text) = view.fill(root) {
-                for import in fill_imports(view, root) {
+            } else if let Some(fill) = view.fill(root) {
+                for import in fill.imports() {
                     if !imports.contains(import) {
                         imports.push(import);
                     }
                 }
-                // By a `let`: literals in expressions are folded by the compiler,
+                let own = scalars.names(fill);
+                let own: Vec<&str> = own.iter().map(String::as_str).collect();
+                // By a `let`: an expression of literals would be folded by the compiler,
                 // which refuses what gives infinity (1 / 0).
-                match fills.get(&text) {
-                    Some(name) => name.clone(),
-                    None => {
-                        let name = format!("c{}", fills.len());
-                        loads += &format!("    let {name} = {text};\n");
-                        fills.insert(text, name.clone());
-                        name
-                    }
-                }
+                let name = format!("c{}", names.len());
+                loads += &format!("    let {name} = {};\n", fill.wgsl(&own));
+                names.insert(root, name.clone());
+                name
             } else {
                 let how = load(view.shape(*raw), shape);
                 match loaded.get(&(root, how.clone())) {
@@ -349,6 +348,7 @@ pub(super) fn generate(
             };
             args.push(name);
         }
+        args.extend(scalars.names(op));
         let args: Vec<&str> = args.iter().map(String::as_str).collect();
         let value = ValueId {
             node: crate::graph::NodeId(*i as u32),
@@ -397,6 +397,7 @@ pub(super) fn generate(
     // Imports are directives, so they must stand in the text before it is expanded.
     let source = SHADER
         .replace("${IMPORTS}", &imports)
+        .replace("${SCALARS}", &scalars.fields())
         .replace("${DECLARATIONS}", &declarations)
         .replace("${LOADS}", &loads)
         .replace("${BODY}", &body)
@@ -410,7 +411,7 @@ pub(super) fn generate(
             ("EACH".into(), each.to_string()),
         ],
         bindings: Vec::new(),
-        args: vec![n as u32],
+        args: scalars.args,
         grid: [1, 1, 1],
         flops,
         bytes: 0,
@@ -429,9 +430,24 @@ pub(super) fn generate(
     })
 }
 
-fn fill_imports(view: &View<'_>, value: ValueId) -> &'static [&'static str] {
-    match view.node(value).op.kind() {
-        Kind::Pointwise(p) => p.imports(),
-        _ => &[],
+/// The words of `Args`: the number of elements, then the numbers of the ops in the order
+/// in which they are met. Equal ones are not merged: the text would depend on them, and
+/// every learning rate or temperature would be a pipeline of its own.
+struct Scalars {
+    args: Vec<u32>,
+}
+
+impl Scalars {
+    /// Takes in an op's numbers; how the text calls them.
+    fn names(&mut self, op: &dyn Pointwise) -> Vec<String> {
+        let first = self.args.len();
+        self.args.extend(op.scalars().iter().map(|v| v.to_bits()));
+        let all = first..self.args.len();
+        all.map(|k| format!("args.s{k}")).collect()
+    }
+
+    fn fields(&self) -> String {
+        let all = 1..self.args.len();
+        all.map(|k| format!("    s{k}: f32,\n")).collect()
     }
 }

@@ -8,7 +8,7 @@ use std::collections::{BTreeSet, BinaryHeap, HashMap, HashSet};
 
 use super::PlanOptions;
 use crate::Shape;
-use crate::graph::{Kind, Node, Source, Update, ValueId};
+use crate::graph::{Kind, Node, Pointwise, Source, Update, ValueId};
 
 /// Ops of one dispatch at most; longer texts take the driver's compiler too long.
 const MAX_FUSED_OPS: usize = 96;
@@ -90,11 +90,11 @@ impl<'a> View<'a> {
         }
     }
 
-    /// The literal text of a constant fill, which costs no memory.
-    pub fn fill(&self, value: ValueId) -> Option<String> {
+    /// The op of a constant fill, which costs no memory.
+    pub fn fill(&self, value: ValueId) -> Option<&'a dyn Pointwise> {
         let node = self.node(value);
         match node.op.kind() {
-            Kind::Pointwise(p) if node.inputs.is_empty() => Some(p.wgsl(&[])),
+            Kind::Pointwise(p) if node.inputs.is_empty() => Some(p),
             _ => None,
         }
     }
