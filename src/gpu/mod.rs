@@ -17,7 +17,7 @@ use std::time::Duration;
 pub use options::{AdapterSummary, GpuOptions, PowerPreference, adapters};
 pub use pipeline::PipelineReport;
 pub(crate) use pipeline::{Kernel, KernelKey};
-pub use tuning::{TuningFile, WGPU_VERSION};
+pub use tuning::{TuningFile, WGPU_VERSION, parse_choices};
 
 use crate::device::DeviceProfile;
 use crate::{Error, Result};

@@ -40,6 +40,14 @@ const LIBRARY: &[(&str, &str)] = &[
     ("wide", include_str!("../../shaders/lib/wide.wgsl")),
 ];
 
+/// Blocks and parentheses within one another at most.
+const MAX_DEPTH: usize = 64;
+
+/// Bytes of lines that are expanded at most, with one for each look at a line and
+/// some for each repetition. The longest
+/// kernels have some hundred kilobytes, and drivers take seconds for these.
+const MAX_BYTES: usize = 4 << 20;
+
 /// How `#args` is declared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ArgsIn {
@@ -63,6 +71,8 @@ pub fn preprocess(
         args,
         has_args: false,
         in_head: false,
+        depth: 0,
+        spent: 0,
         out: String::with_capacity(source.len() * 2),
     };
     let lines: Vec<&str> = source.lines().collect();
@@ -79,6 +89,10 @@ struct State<'a> {
     has_args: bool,
     /// Whether the entry point's head began and its body did not.
     in_head: bool,
+    /// Blocks within one another here.
+    depth: usize,
+    /// Bytes read and written so far.
+    spent: usize,
     out: String,
 }
 
@@ -90,12 +104,36 @@ impl State<'_> {
         })
     }
 
+    fn spend(&mut self, line: &str, bytes: usize) -> Result<()> {
+        self.spent = self.spent.saturating_add(bytes);
+        match self.spent > MAX_BYTES {
+            true => self.fail(line, &format!("the text grows beyond {MAX_BYTES} bytes")),
+            false => Ok(()),
+        }
+    }
+
     fn block(&mut self, lines: &[&str]) -> Result<()> {
+        if self.depth == MAX_DEPTH {
+            let line = lines.first().unwrap_or(&"");
+            return self.fail(
+                line,
+                &format!("more than {MAX_DEPTH} blocks in one another"),
+            );
+        }
+        self.depth += 1;
+        let done = self.lines(lines);
+        self.depth -= 1;
+        done
+    }
+
+    fn lines(&mut self, lines: &[&str]) -> Result<()> {
         let mut i = 0;
         while i < lines.len() {
             let line = lines[i];
+            self.spend(line, line.len() + 1)?;
             let Some(directive) = line.trim_start().strip_prefix('#') else {
                 let text = self.substitute(line)?;
+                self.spend(line, text.len())?;
                 self.out.push_str(&text);
                 self.out.push('\n');
                 self.in_head |= text.starts_with("@compute");
@@ -170,6 +208,7 @@ impl State<'_> {
         let Some(end) = end else {
             return self.fail(lines[start], "no #endif");
         };
+        self.spend(lines[start], end - start)?;
         for (b, at) in branches.iter().enumerate() {
             if self.holds(lines[*at])? {
                 let stop = branches.get(b + 1).copied().unwrap_or(end);
@@ -223,6 +262,7 @@ impl State<'_> {
         let Some(end) = end else {
             return self.fail(lines[start], "no #end");
         };
+        self.spend(lines[start], end - start)?;
         let mut words = lines[start].split_whitespace().skip(1);
         let (Some(name), count) = (words.next(), words.collect::<Vec<_>>().join(" ")) else {
             return self.fail(lines[start], "`#repeat var COUNT`");
@@ -232,6 +272,7 @@ impl State<'_> {
         };
         let shadowed = self.vars.remove(name);
         for k in 0..count {
+            self.spend(lines[start], 32)?;
             self.vars.insert(name.into(), k.to_string());
             self.block(&lines[start + 1..end])?;
         }
@@ -275,6 +316,9 @@ fn directive(line: &str) -> &str {
 /// The value of an integer expression, or `None` where it has none.
 fn evaluate(text: &str, vars: &HashMap<String, String>) -> Option<i64> {
     let chars: Vec<char> = text.chars().filter(|c| !c.is_whitespace()).collect();
+    if chars.iter().filter(|c| **c == '(').count() > MAX_DEPTH {
+        return None;
+    }
     let mut at = 0;
     let value = sum(&chars, &mut at, vars)?;
     (at == chars.len()).then_some(value)
@@ -400,5 +444,25 @@ mod tests {
             let error = expand(text, &[]).unwrap_err();
             assert!(matches!(error, Error::Shader { .. }), "{text}: {error}");
         }
+    }
+
+    #[test]
+    fn texts_without_end_are_errors() {
+        let deep = format!("{}1{}", "(".repeat(100_000), ")".repeat(100_000));
+        let nested = |line: &str, end: &str| line.repeat(2000) + &end.repeat(2000);
+        for text in [
+            "#repeat i 9000000000000000000\n#end".to_string(),
+            "#repeat i 1000000\n0123456789012345678901234567890123456789\n#end".into(),
+            format!("#repeat i {}\n#end", i64::MAX),
+            format!("${{{deep}}}"),
+            nested("#repeat i 1\n", "#end\n"),
+            nested("#repeat i 9\n", "#end\n").replace("i", "j"),
+        ] {
+            let error = expand(&text, &[]).unwrap_err();
+            assert!(matches!(error, Error::Shader { .. }), "{error}");
+        }
+        // What a long kernel needs is far below.
+        let long = "#repeat i 64\n#repeat j 64\nlet a_${i}_${j} = f(${i * 64 + j}u);\n#end\n#end";
+        assert_eq!(expand(long, &[]).unwrap().lines().count(), 4096);
     }
 }

@@ -64,7 +64,7 @@ impl TuningFile {
     /// What was measured on this adapter; nothing where there is nothing that holds.
     pub(super) fn load(&self, info: &wgpu::AdapterInfo) -> Choices {
         let text = self.path(info).and_then(|path| read(&path));
-        text.and_then(|text| decode(&text, &key(info)))
+        text.and_then(|text| parse_choices(&text, &key(info)))
             .unwrap_or_default()
     }
 }
@@ -117,9 +117,11 @@ fn encode(choices: &Choices, key: &str) -> String {
     json!({ "measured on": key, "choices": rows }).to_string()
 }
 
-fn decode(text: &str, key: &str) -> Option<Choices> {
+/// The choices in the text of a tuning file, if they were measured on `adapter`, the
+/// adapter in the words of such files; nothing where they were not, or the text is broken.
+pub fn parse_choices(text: &str, adapter: &str) -> Option<Choices> {
     let file: Value = serde_json::from_str(text).ok()?;
-    if file["measured on"] != key {
+    if file["measured on"] != adapter {
         return None;
     }
     let mut choices = Choices::default();

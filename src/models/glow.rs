@@ -1,5 +1,6 @@
 //! Glow: a multi-scale flow of images (Kingma, Dhariwal 2018, arXiv 1807.03039).
 
+use std::io::{Read, Seek};
 use std::ops::Deref;
 use std::path::Path;
 
@@ -322,8 +323,16 @@ impl Glow {
     /// whole file fits. Errors: a file of another number of levels or steps, tensors that
     /// are missing, left over, of another shape, or not finite.
     pub fn load(&self, params: &Params, path: impl AsRef<Path>) -> Result<()> {
-        let path = path.as_ref();
-        let mut file = WeightsFile::open(path)?;
+        self.load_from(params, WeightsFile::open(path)?)
+    }
+
+    /// The same from a file that is open already, or that lies in memory.
+    pub fn load_from<R: Read + Seek>(
+        &self,
+        params: &Params,
+        mut file: WeightsFile<R>,
+    ) -> Result<()> {
+        let path = file.path().to_path_buf();
         let wrong = |tensor: &str, detail: String| Error::Weights {
             file: path.display().to_string(),
             tensor: tensor.into(),
