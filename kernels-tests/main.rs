@@ -35,6 +35,7 @@ mod random;
 mod reduce;
 mod resnet;
 mod shaders;
+mod shuffles;
 mod spline;
 mod support;
 mod tape;

@@ -9,7 +9,8 @@
 // OVER: y[b] is the sum of the products of up to per_part neighbouring samples.
 // A subgroup computes TM rows by 4 * QUADS * LANES columns: every lane its own. The
 // block of a, TM by 4, is read once by all lanes together and shuffled around, so
-// loads, which are what a software adapter spends its time on, are few.
+// loads, which are what a software adapter spends its time on, are few. Of a transposed a,
+// lanes 0 .. TM / 4 hold four rows each: a subgroup must have as many.
 // Grid: flat, subgroups over column tiles, then row tiles, then batch.
 // Caller: ops/product.rs
 #import grid

@@ -289,7 +289,9 @@ pub(super) fn profile(
     // Variants are written for one subgroup size; adapters that switch between
     // sizes (Intel) take the variants without subgroup operations.
     let fixed = info.subgroup_min_size == info.subgroup_max_size;
-    let subgroups = features.contains(wgpu::Features::SUBGROUP) && fixed;
+    // And for sizes that divide every kernel's workgroup.
+    let known = matches!(info.subgroup_min_size, 4 | 8 | 16 | 32 | 64);
+    let subgroups = features.contains(wgpu::Features::SUBGROUP) && fixed && known;
     let class = match info.device_type {
         wgpu::DeviceType::Cpu => DeviceClass::Software,
         wgpu::DeviceType::DiscreteGpu => DeviceClass::Discrete,

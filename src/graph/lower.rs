@@ -160,6 +160,7 @@ impl<'a> Lower<'a> {
             },
             lower: self,
             stored: Vec::new(),
+            shuffles: 0,
         }
     }
 
@@ -176,6 +177,8 @@ pub struct KernelBuilder<'l, 'a> {
     dispatch: Dispatch,
     /// What the text was told the storage of.
     stored: Vec<Slot>,
+    /// Lanes of a subgroup that shuffles take values from.
+    shuffles: usize,
 }
 
 impl KernelBuilder<'_, '_> {
@@ -203,6 +206,14 @@ impl KernelBuilder<'_, '_> {
         kernel
             .define(&format!("TYPE_{name}"), if half { "u32" } else { "f32" })
             .define(&format!("HALF_{name}"), u32::from(half))
+    }
+
+    /// The kernel shuffles, and takes values from the first `lanes` lanes of a subgroup. A
+    /// lane that does not exist has no value: some drivers give zeros then, others whatever
+    /// stands in a register. So a device whose subgroups have fewer refuses the dispatch.
+    pub fn shuffles(mut self, lanes: usize) -> Self {
+        self.shuffles = lanes;
+        self.define("SHUFFLES", lanes)
     }
 
     /// The next word of `struct Args`.
@@ -319,6 +330,14 @@ impl KernelBuilder<'_, '_> {
                 what: what("storage bindings"),
                 needed: self.dispatch.bindings.len() as u64,
                 available: self.lower.device.max_bindings as u64,
+            });
+        }
+        let lanes = self.lower.device.subgroup_size.unwrap_or(1);
+        if self.shuffles > lanes as usize {
+            return Err(Error::LimitExceeded {
+                what: what("lanes of a subgroup"),
+                needed: self.shuffles as u64,
+                available: u64::from(lanes),
             });
         }
         let untold = |b: &&Bind| self.lower.is_f16(b.slot) && !self.stored.contains(&b.slot);

@@ -177,6 +177,8 @@ impl Search {
                     tiling.rows, tiling.codes
                 ))
                 .define("LANES", lanes)
+                // Minima are folded over all of them.
+                .shuffles(lanes)
                 .define("CODES", tiling.codes / lanes)
                 .define("FOLDS", lanes.min(tiling.rows).ilog2())
                 .define("STEPS", lanes.ilog2())

@@ -238,6 +238,7 @@ impl Direct {
             .kernel(self.name, SHADER)
             .variant(format!("registers {tile_out}x{tile}{}", shared(lanes)))
             .define("LANES", lanes)
+            .shuffles(lanes.min(tile_out))
             .define("HELD", tile_out.div_ceil(lanes.max(1)))
             .define("TO", tile_out)
             .define("TX", tile)

@@ -191,6 +191,7 @@ impl Direct {
             .variant(format!("{}, shuffle {tile_out}x{ry}x{rx}", self.name))
             .define("WORKGROUP", size)
             .define("LANES", lanes)
+            .shuffles(lanes.min(tile_out))
             .define("HELD", held)
             .define("TO", tile_out)
             .define("RX", rx)

@@ -101,6 +101,7 @@ impl Direct {
             ))
             .define("WORKGROUP", size)
             .define("LANES", lanes)
+            .shuffles(lanes.min(tile.pixels))
             .define("HELD", tile.pixels.div_ceil(lanes))
             .define("TM", tile.pixels)
             .define("QUADS", tile.quads)

@@ -165,6 +165,7 @@ impl Op for ConvWeight {
                 shared(lanes)
             ))
             .define("LANES", lanes)
+            .shuffles(lanes.min(held))
             .define("FOURS", whole as u32)
             .define("HELD", held.div_ceil(lanes.max(1)))
             .define("TO", tile_out)
@@ -223,7 +224,7 @@ impl ConvWeight {
         let lanes = device.subgroup_size? as usize;
         let pixels = d.input[0] * d.input[1];
         let fits = device.class == DeviceClass::Software
-            && lanes <= 64
+            && (4..=64).contains(&lanes)
             && d.is_pointwise(&self.window)
             && d.c == d.cg
             && pixels.is_multiple_of(4)

@@ -97,6 +97,8 @@ pub(super) fn lower(window: &Window, d: &Dims, cx: &mut Lower<'_>) -> Result<boo
             "shuffle {tile_out}x4x{unrolled}, {pixels} pixels, {chunks} chunks"
         ))
         .define("LANES", lanes)
+        // Each holds four outputs.
+        .shuffles(tile_out / 4)
         .define("TO", tile_out)
         .define("TAPS", unrolled)
         .define("PIXELS", pixels)

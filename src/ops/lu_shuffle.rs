@@ -44,6 +44,7 @@ pub(super) fn registers(cx: &mut Lower<'_>, [batch, n]: [usize; 2], parts: usize
         .kernel("lu_register", REGISTER)
         .variant(format!("{parts} lanes"))
         .define("LANES", lanes)
+        .shuffles(parts)
         .define("PARTS", parts)
         .define("STEPS", parts.ilog2())
         .define("ROWS", n.div_ceil(parts))
@@ -90,6 +91,8 @@ pub(super) fn panel(
         .kernel("lu_shuffle", SHUFFLE)
         .variant(if width == n { "whole" } else { "block" })
         .define("LANES", lanes)
+        // All for the sums at the end, eight before.
+        .shuffles(lanes.max(8))
         .define("STEPS", lanes.ilog2())
         .define("GROUPS", groups)
         .define("ROUNDS", if groups == 1 { 1 } else { 2 })
@@ -124,6 +127,7 @@ pub(super) fn carry(
     let strip = 4 * quads * lanes;
     cx.kernel("lu_strip", STRIP)
         .define("LANES", lanes)
+        .shuffles(lanes.min(STRIP_ROWS))
         .define("TM", STRIP_ROWS)
         .define("HELD", STRIP_ROWS.div_ceil(lanes))
         .define("EIGHT", quads / 2)

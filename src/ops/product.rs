@@ -107,7 +107,9 @@ impl Product {
         let shuffled = self.k.is_multiple_of(4)
             && self.n.is_multiple_of(4)
             && (!self.a.2 || self.m.is_multiple_of(4))
-            && device.subgroup_size.is_some_and(|lanes| lanes <= 64);
+            && device
+                .subgroup_size
+                .is_some_and(|lanes| (4..=64).contains(&lanes));
         let can = |variant: &str| match Tile::of(variant) {
             Some(tile) => tile.possible(device),
             None if variant == "shuffle" => shuffled,

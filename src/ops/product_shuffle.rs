@@ -118,9 +118,15 @@ impl Product {
         let quads = if twice { 2 } else { 1 };
         let span = 4 * quads * lanes;
         let shared = shared && !product.n.is_multiple_of(span);
+        // Of a transposed `a` every lane holds four rows, and no lane may be asked for more.
         let tm = match product.tile_rows() {
             rows if packed => rows.next_multiple_of(lanes),
+            rows if product.a.2 => rows.min(4 * lanes),
             rows => rows,
+        };
+        let shuffles = match !packed && product.a.2 {
+            true => tm.div_ceil(4),
+            false => tm.min(lanes),
         };
         let (m, n) = (product.m, product.n);
         let tiles = match shared {
@@ -166,6 +172,7 @@ impl Product {
             .define("READ_A", of_a.1)
             .define("READ_B", of_b.1)
             .define("LANES", lanes)
+            .shuffles(shuffles)
             .define("HELD", tm.div_ceil(lanes))
             .define("WORKGROUP", workgroup)
             .define("PACKED", packed as u32)

@@ -250,9 +250,15 @@ impl SolveTriangular {
             true => (4, ["Quad", "vec4f", "quad", "to_quad"]),
             false => (1, ["f32"; 4]),
         };
+        // Of a transposed triangle a lane holds four unknowns of the rows before the block.
+        let shuffles = match self.kind.transpose {
+            true => lanes.min(rows).max(rows / 4),
+            false => lanes.min(rows),
+        };
         cx.kernel("triangular_shuffle", SHUFFLE)
             .variant(format!("{rows}x{}", width * lanes))
             .define("LANES", lanes)
+            .shuffles(shuffles)
             .define("TM", rows)
             .define("HELD", rows.div_ceil(lanes))
             .define("WIDTH", width)
