@@ -261,3 +261,61 @@ fn eight_elements_at_a_time() {
         );
     }
 }
+
+/// Products and sums of extents that do not fit must not wrap around to small ones.
+#[test]
+fn extents_that_overflow_are_told() {
+    const HUGE: usize = usize::MAX;
+    let half = 1 << (usize::BITS / 2);
+    let graph = Graph::new();
+    let x = graph.input("x", [4]);
+    let square = graph.input("square", [4, 4]);
+    let image = graph.input("image", [1, 2, 4, 4]);
+    let index = graph.input_u32("index", [4]);
+    let wide = graph.input("wide", [1 << 20, 1]);
+    let long = graph.input("long", [1, 1 << 20]);
+    let bad = [
+        x.pad(&[(HUGE - 2, 3)], 0.0),
+        x.pad(&[(3, HUGE - 2)], 0.0),
+        x.pad(&[(HUGE / 2, 0)], 0.0),
+        x.pad(&[(HUGE / 2 + 1, HUGE / 2 + 1)], 0.0),
+        x.pad(&[(1 << 33, 0)], 0.0),
+        x.reshape([(1 << (usize::BITS - 1)) + 2, 2]),
+        x.reshape([half, half, 4]),
+        x.reshape([HUGE, HUGE, 4]),
+        x.broadcast_to([half, half, 4]),
+        x.broadcast_to([HUGE, 4]),
+        wide.add(&long),
+        wide.matmul(&long),
+        image.upsample_nearest2d([HUGE, 2]),
+        image.upsample_nearest2d([1 << 20, 1 << 20]),
+        index.one_hot(HUGE),
+        index.one_hot((1 << 32) + 1),
+        index.one_hot(1 << 31),
+        x.segment_sum(&index, HUGE),
+        square.segment_sum(&index, half * (half / 4)),
+        x.slice_step(0, 0, HUGE, -1),
+        x.slice_step(0, 0, HUGE / 2 + 2, -1),
+        x.slice(0, HUGE, 1),
+        graph.input("too large", [half, half]),
+        graph.input("far too large", [HUGE, HUGE]),
+        graph.full([HUGE, 2], 1.0),
+        graph.normal([half, half]),
+        graph.pack(&[(0, &x)], HUGE),
+        graph.pack(&[(HUGE, &x)], HUGE),
+    ];
+    for (i, tensor) in bad.iter().enumerate() {
+        assert!(tensor.check().is_err(), "case {i}: {:?}", tensor.shape());
+    }
+    // A shift goes around as often as it likes.
+    for shift in [isize::MIN, isize::MAX] {
+        check_op(
+            "a roll around and around",
+            &[Data::f32([5], 3)],
+            |_, t| vec![t[0].roll(0, shift)],
+            EXACT,
+        );
+    }
+    assert_eq!(flowgrad::Shape::from([HUGE, 2]).numel(), HUGE);
+    assert_eq!(flowgrad::Shape::from([HUGE, 2, 0]).numel(), 0);
+}

@@ -18,16 +18,32 @@ impl Shape {
         self.0.len()
     }
 
-    /// The number of elements (1 for a scalar).
+    /// The number of elements (1 for a scalar); `usize::MAX` where it is larger than that.
     pub fn numel(&self) -> usize {
-        self.0.iter().product()
+        if self.0.contains(&0) {
+            return 0;
+        }
+        self.0.iter().fold(1, |n, d| n.saturating_mul(*d))
+    }
+
+    /// Error: more elements than kernels can count, which they do in 32 bits. Products of
+    /// extents of a shape that passed do not overflow.
+    pub(crate) fn check_countable(&self, op: &str) -> Result<()> {
+        let most = u32::MAX as usize;
+        if self.numel() > most {
+            return Err(Error::shape(
+                op,
+                format!("{self:?} has more elements than the {most} that kernels can count"),
+            ));
+        }
+        Ok(())
     }
 
     /// Row-major strides, in elements.
     pub fn strides(&self) -> Vec<usize> {
-        let mut strides = vec![1; self.0.len()];
+        let mut strides = vec![1usize; self.0.len()];
         for i in (0..self.0.len().saturating_sub(1)).rev() {
-            strides[i] = strides[i + 1] * self.0[i + 1];
+            strides[i] = strides[i + 1].saturating_mul(self.0[i + 1]);
         }
         strides
     }

@@ -136,7 +136,11 @@ impl Graph {
                     op.name(),
                     format!("an output would be empty: {:?}", empty.shape),
                 )),
-                None => Ok(out),
+                None => {
+                    let mut shapes = out.iter().map(|s| &s.shape);
+                    shapes.try_for_each(|s| s.check_countable(op.name()))?;
+                    Ok(out)
+                }
             })
             .map_err(|e| e.located(origin));
         let ids = inputs.iter().map(|t| t.id).collect();

@@ -2,7 +2,7 @@
 
 use super::reduce::expect_f32;
 use crate::graph::{Array, Lower, Op, Slot, Spec, Tensor, Vjp};
-use crate::{DType, Error, Result};
+use crate::{DType, Error, Result, Shape};
 
 const SHADER: &str = include_str!("../../shaders/gather.wgsl");
 
@@ -114,7 +114,12 @@ impl Tensor {
             return self.graph().poisoned(self.check().err().unwrap_or(error));
         }
         let mut shape = self.shape().dims().to_vec();
-        shape.push(1);
+        shape.push(classes);
+        // Before the numbers of all classes are written down.
+        if let Err(e) = Shape::from(&shape).check_countable("one_hot") {
+            return self.poison(e);
+        }
+        shape[self.shape().rank()] = 1;
         let numbers: Vec<u32> = (0..classes as u32).collect();
         let numbers = self.graph().constant_u32([classes], &numbers);
         self.reshape(shape).equal(&numbers)

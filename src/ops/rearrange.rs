@@ -121,8 +121,9 @@ impl Tensor {
             Err(e) => return self.poison(e),
         };
         let extent = self.shape()[axis];
-        let last = (len.max(1) as isize - 1)
-            .checked_mul(step)
+        let last = isize::try_from(len.max(1) - 1)
+            .ok()
+            .and_then(|steps| steps.checked_mul(step))
             .and_then(|way| way.checked_add(start as isize));
         let fits = start < extent && last.is_some_and(|l| (0..extent as isize).contains(&l));
         if step == 0 || !fits {
@@ -159,8 +160,22 @@ impl Tensor {
         let mut axes = self.whole_axes();
         let mut shape = self.shape().dims().to_vec();
         for (i, (before, after)) in amounts.iter().enumerate() {
+            let around = before.checked_add(*after);
+            match around.and_then(|n| n.checked_add(shape[i])) {
+                Some(extent) if isize::try_from(extent).is_ok() => shape[i] = extent,
+                _ => {
+                    let detail = format!(
+                        "{before} before and {after} after axis {i} of {:?} are too many",
+                        self.shape()
+                    );
+                    return self.poison(Error::shape("pad", detail));
+                }
+            }
             axes[i].start = -(*before as isize);
-            shape[i] += before + after;
+        }
+        // Before the axes are walked through.
+        if let Err(e) = Shape::from(&shape).check_countable("pad") {
+            return self.poison(e);
         }
         self.view("pad", shape, axes, Outside::Fill(value))
     }
@@ -188,7 +203,8 @@ impl Tensor {
         match resolve_axis("roll", self.shape(), axis) {
             Ok(axis) => {
                 let mut axes = self.whole_axes();
-                axes[axis].start = -shift;
+                // Within the extent, so that nothing computed from it overflows.
+                axes[axis].start = -(shift % self.shape()[axis] as isize);
                 self.view("roll", self.shape(), axes, Outside::Wrap)
             }
             Err(e) => self.poison(e),

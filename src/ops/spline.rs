@@ -43,7 +43,7 @@ impl SplineParams {
         }
         let mut wanted = x.shape.dims().to_vec();
         match wanted.get_mut(1) {
-            Some(channels) => *channels *= self.raw_values(),
+            Some(channels) => *channels = channels.saturating_mul(self.raw_values()),
             None => {
                 let detail = format!("expected [N, C, ..], got {:?}", x.shape);
                 return Err(Error::shape(op, detail));

@@ -146,11 +146,7 @@ impl Params {
                     .into(),
             ));
         }
-        let elements = shape
-            .dims()
-            .iter()
-            .try_fold(1usize, |n, d| n.checked_mul(*d));
-        if !elements.is_some_and(|n| n > 0 && n <= (u32::MAX / 4) as usize) {
+        if !(1..=(u32::MAX / 4) as usize).contains(&shape.numel()) {
             return Err(wrong(format!(
                 "shape {shape:?} must have between 1 and 2^30 - 1 elements"
             )));
