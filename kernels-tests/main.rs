@@ -9,6 +9,7 @@ mod coupling;
 mod data;
 mod dealt;
 mod density;
+mod edges;
 mod exec;
 mod flow;
 mod flow_layers;

@@ -3,7 +3,9 @@
 //   PHASE sums   t[part, row] = the sum of a part; one invocation per part of a row
 //   PHASE scan   u[part, row] = the sum of the parts before it; one invocation per row
 //   PHASE write  y, from u where OFFSET; one invocation per part of a row
-// Parts are counted in the direction of summation. Grid: flat. Caller: ops/cumsum.rs
+// Parts are counted in the direction of summation. Sums are blocked: 64 elements in `sum`,
+// 64 such sums in `middle`, all of these in `total`, so that each grows over few additions.
+// Grid: flat. Caller: ops/cumsum.rs
 #import grid
 
 struct Args {
@@ -29,11 +31,22 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
     if (index >= args.rows) {
         return;
     }
+    var total = 0.0;
+    var middle = 0.0;
     var sum = 0.0;
     for (var part = 0u; part < args.parts; part++) {
         let at = part * args.rows + index;
-        y[at] = sum;
+        y[at] = total + (middle + sum);
         sum += x[at];
+        let done = part + 1u;
+        if (done % 64u == 0u) {
+            middle += sum;
+            sum = 0.0;
+        }
+        if (done % 4096u == 0u) {
+            total += middle;
+            middle = 0.0;
+        }
     }
 #else
     if (index >= args.rows * args.parts) {
@@ -42,9 +55,11 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
     let row = index % args.rows;
     let first = (index / args.rows) * args.chunk;
     let start = (row / args.inner) * args.extent * args.inner + row % args.inner;
+    var total = 0.0;
+    var middle = 0.0;
     var sum = 0.0;
 #if OFFSET
-    sum = before[index];
+    total = before[index];
 #endif
     for (var i = first; i < min(first + args.chunk, args.extent); i++) {
 #if REVERSE
@@ -54,11 +69,20 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
 #endif
         sum += x[at];
 #if PHASE == write
-        y[at] = sum;
+        y[at] = total + (middle + sum);
 #endif
+        let done = (i - first) + 1u;
+        if (done % 64u == 0u) {
+            middle += sum;
+            sum = 0.0;
+        }
+        if (done % 4096u == 0u) {
+            total += middle;
+            middle = 0.0;
+        }
     }
 #if PHASE == sums
-    y[index] = sum;
+    y[index] = total + (middle + sum);
 #endif
 #endif
 }

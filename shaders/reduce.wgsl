@@ -77,6 +77,11 @@ const LOWEST = -3.4028235e38f;
 const NOBODY = 0xffffffffu;
 
 #if FOLD == lse
+// x - top for a top that is not smaller: 0 where both are infinite.
+fn below(x: Cell, top: Cell) -> Cell {
+    return select(x - top, Cell(), x == top);
+}
+
 #if ACROSS
 fn log_each(x: vec4f) -> vec4f {
     return vec4f(log_f32(x.x), log_f32(x.y), log_f32(x.z), log_f32(x.w));
@@ -208,18 +213,18 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
             let top = max(peak0, largest(peaks));
             var masses = Cell();
 #repeat h HALVES
-            masses += exp_below(half${h}(cell) - top);
+            masses += exp_below(below(half${h}(cell), Cell(top)));
 #end
-            mass0 = mass0 * largest(exp_below(Cell(peak0 - top))) + add_up(masses);
+            mass0 = mass0 * largest(exp_below(below(Cell(peak0), Cell(top)))) + add_up(masses);
             peak0 = top;
 #else
 #repeat h HALVES
             let top${h} = max(peak${h}, half${h}(cell));
-            let mass_of${h} = exp_below(half${h}(cell) - top${h});
+            let mass_of${h} = exp_below(below(half${h}(cell), top${h}));
 #if MERGE
-            mass${h} = mass${h} * exp_below(peak${h} - top${h}) + half${h}(other) * mass_of${h};
+            mass${h} = mass${h} * exp_below(below(peak${h}, top${h})) + half${h}(other) * mass_of${h};
 #else
-            mass${h} = mass${h} * exp_below(peak${h} - top${h}) + mass_of${h};
+            mass${h} = mass${h} * exp_below(below(peak${h}, top${h})) + mass_of${h};
 #endif
             peak${h} = top${h};
 #end

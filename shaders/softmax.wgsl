@@ -32,6 +32,11 @@ struct Args {
 #endif
 #endif
 
+// A row with infinity has no softmax: NaN, as where its elements are taken together.
+fn mass_below(mass: f32, peak: f32) -> f32 {
+    return select(mass, from_bits(0x7fc00000u), bitcast<u32>(peak) == 0x7f800000u);
+}
+
 // What `forward` takes the mass as.
 fn factor_of(mass: f32) -> f32 {
 #if LOG
@@ -154,7 +159,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
     let sum = sums[row];
 #else
     let peak = sums[row];
-    let factor = factor_of(masses[row]);
+    let factor = factor_of(mass_below(masses[row], peak));
 #endif
     {
         let at = index;

@@ -6,6 +6,8 @@
 // INVERSE: x is what y stands for above; s is the root 2 c / (-b - sqrt(b^2 - 4 a c)) of
 //   a = (x - y0) (d0 + d1 - 2 d) + h (d - d0), b = h d0 - (x - y0) (d0 + d1 - 2 d),
 //   c = -d (x - y0), and l that of the inverse.
+// From the middle of a bin on, 1 - s is found likewise from the far end, which keeps the
+// digits that s close to 1 would lose.
 // Outside -bound .. bound y = x, l = 0.
 //   x, y, l [N, C, ..], raw [N, C (3 bins - 1), ..]
 // Grid: flat, one invocation per element. Caller: ops/spline.rs
@@ -45,23 +47,29 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
     let d = p.h / p.w;
     let bend = p.d0 + p.d1 - 2.0 * d;
 #if INVERSE
-    let up = v - p.y0;
-    let a = up * bend + p.h * (d - p.d0);
-    let b = p.h * p.d0 - up * bend;
+    let far = v - p.y0 > p.y1 - v;
+    let up = select(v - p.y0, p.y1 - v, far);
+    let d_near = select(p.d0, p.d1, far);
+    let a = up * bend + p.h * (d - d_near);
+    let b = p.h * d_near - up * bend;
     let c = -d * up;
-    let s = clamp(2.0 * c / (-b - sqrt(max(b * b - 4.0 * a * c, 0.0))), 0.0, 1.0);
+    let near = clamp(2.0 * c / (-b - sqrt(max(b * b - 4.0 * a * c, 0.0))), 0.0, 1.0);
 #else
-    let s = clamp((v - p.x0) / p.w, 0.0, 1.0);
+    let far = v - p.x0 > p.x1 - v;
+    let near = clamp(select(v - p.x0, p.x1 - v, far) / p.w, 0.0, 1.0);
 #endif
-    let t = s * (1.0 - s);
+    let s = select(near, 1.0 - near, far);
+    let rest = select(1.0 - near, near, far);
+    let t = s * rest;
     let r = d + bend * t;
-    let q = p.d1 * s * s + 2.0 * d * t + p.d0 * (1.0 - s) * (1.0 - s);
+    let q = p.d1 * s * s + 2.0 * d * t + p.d0 * rest * rest;
     let log_slope = 2.0 * log_f32(d / r) + log_f32(q);
 #if INVERSE
-    y[index] = p.x0 + s * p.w;
+    y[index] = select(p.x0 + s * p.w, p.x1 - rest * p.w, far);
     l[index] = -log_slope;
 #else
-    y[index] = p.y0 + p.h * (d * s * s + p.d0 * t) / r;
+    let rise = p.h * (d * near * near + select(p.d0, p.d1, far) * t) / r;
+    y[index] = select(p.y0 + rise, p.y1 - rise, far);
     l[index] = log_slope;
 #endif
 }

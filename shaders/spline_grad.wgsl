@@ -52,17 +52,18 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
     let p = piece(at, bx, locate(heights, my, bx.index));
     let d = p.h / p.w;
     let s = clamp((value - p.x0) / p.w, 0.0, 1.0);
-    let t = s * (1.0 - s);
-    let turn = 1.0 - 2.0 * s;
+    let rest = clamp((p.x1 - value) / p.w, 0.0, 1.0);
+    let t = s * rest;
+    let turn = rest - s;
     let bend = p.d0 + p.d1 - 2.0 * d;
     let r = d + bend * t;
     let a = d * s * s + p.d0 * t;
     let rise = p.h * a / r;
-    let q = p.d1 * s * s + 2.0 * d * t + p.d0 * (1.0 - s) * (1.0 - s);
+    let q = p.d1 * s * s + 2.0 * d * t + p.d0 * rest * rest;
 
     // Of y - y0 = h a / r and of l, by s, d, d0 and d1.
     let y_s = p.h * d * d * q / (r * r) / d;
-    let l_s = 2.0 * (p.d1 * s + d * turn - p.d0 * (1.0 - s)) / q - 2.0 * bend * turn / r;
+    let l_s = 2.0 * (p.d1 * s + d * turn - p.d0 * rest) / q - 2.0 * bend * turn / r;
 #if INVERSE
     let dy = (by_value[index] - by_log[index] * l_s / p.w) / (y_s / p.w);
     let u = -dy;
@@ -74,7 +75,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
     let g_s = u * y_s + v * l_s;
     let g_d = u * (p.h * s * s - rise * (1.0 - 2.0 * t)) / r
         + v * (2.0 / d + 2.0 * t / q - 2.0 * (1.0 - 2.0 * t) / r);
-    let g_d0 = u * (p.h - rise) * t / r + v * ((1.0 - s) * (1.0 - s) / q - 2.0 * t / r);
+    let g_d0 = u * (p.h - rise) * t / r + v * (rest * rest / q - 2.0 * t / r);
     let g_d1 = -u * rise * t / r + v * (s * s / q - 2.0 * t / r);
 #if INVERSE
     dx[index] = dy;

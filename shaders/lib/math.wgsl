@@ -41,7 +41,7 @@ fn expm1(x: f32) -> f32 {
 }
 
 // log(x) = base + (f + tail) with x = 2^k (1 + f), 1 + f in sqrt(1/2) .. sqrt(2),
-// for normal positive x. base = 0.69140625 k is exact; so is f.
+// for positive finite x. base = 0.69140625 k is exact; so is f.
 struct Logarithm {
     base: f32,
     f: f32,
@@ -50,9 +50,13 @@ struct Logarithm {
 
 fn log_parts(x: f32) -> Logarithm {
     // Shifting by sqrt(1/2) makes the exponent field round to the nearest power.
-    let bits = bitcast<u32>(x);
+    // Subnormal numbers are whole multiples of 2^-149; as bits, because adapters may
+    // take them for 0 in arithmetic.
+    let own = bitcast<u32>(x);
+    let subnormal = own < 0x00800000u;
+    let bits = select(own, bitcast<u32>(f32(own)), subnormal);
     let exponent = bitcast<i32>(bits - 0x3f3504f3u) >> 23u;
-    let k = f32(exponent);
+    let k = f32(exponent - select(0, 149, subnormal));
     let f = bitcast<f32>(bits - bitcast<u32>(exponent << 23u)) - 1.0;
     let p = 0.33333334 + f * (-0.2499999 + f * (0.20000011 + f * (-0.16668001 + f * (0.14286524
         + f * (-0.12450743 + f * (0.11037783 + f * (-0.10646192 + f * (0.10530864
@@ -64,9 +68,10 @@ fn log_f32(x: f32) -> f32 {
     let l = log_parts(x);
     let infinity = from_bits(0x7f800000u);
     // log(0) = -inf, log(inf) = inf, no logarithm below zero.
-    let positive = select(l.base + (l.f + l.tail), x, x == infinity || is_nan(x));
-    let rest = select(from_bits(0x7fc00000u), -infinity, x == 0.0);
-    return select(positive, rest, x <= 0.0);
+    let bits = bitcast<u32>(x);
+    let positive = select(l.base + (l.f + l.tail), x, bits == 0x7f800000u);
+    let rest = select(from_bits(0x7fc00000u), -infinity, (bits & 0x7fffffffu) == 0u);
+    return select(select(positive, rest, bits == 0u || bits > 0x7fffffffu), x, is_nan(x));
 }
 
 // The 12 leading significant bits: products of two such numbers are exact. Bits,
@@ -86,7 +91,8 @@ fn pow_f32(x: f32, y: f32) -> f32 {
     let rest = high * (y - a) + low * y;
     let value = exp_sum(main, select(0.0, rest, abs(main) < 150.0));
     let infinity = from_bits(0x7f800000u);
-    let finite = select(value, select(infinity, 0.0, y > 0.0), x == 0.0);
+    let zero = (bitcast<u32>(x) & 0x7fffffffu) == 0u;
+    let finite = select(value, select(infinity, 0.0, y > 0.0), zero);
     let any = select(finite, select(0.0, infinity, y > 0.0), x == infinity);
     let invalid = x < 0.0 || is_nan(x) || is_nan(y);
     return select(select(any, 1.0, y == 0.0), from_bits(0x7fc00000u), invalid);
@@ -97,6 +103,11 @@ fn powi(x: f32, n: f32) -> f32 {
     let magnitude = pow_f32(abs(x), n);
     let odd = abs(n - 2.0 * floor(n * 0.5)) > 0.5;
     return select(magnitude, -magnitude, odd && x < 0.0);
+}
+
+// x^y; below zero for whole y alone.
+fn pow_any(x: f32, y: f32) -> f32 {
+    return select(pow_f32(x, y), powi(x, y), x < 0.0 && floor(y) == y);
 }
 
 // Drivers compute tanh as a quotient of exponentials that overflow.
@@ -140,13 +151,74 @@ fn gelu(x: f32) -> f32 {
     return 0.5 * x * (1.0 + erf(x * 0.70710677));
 }
 
-// The number of quarter turns in x, and what remains, for |x| up to about 10,000.
+// The number of quarter turns in x (the last two bits of it), and what remains.
 struct Angle {
     quarter: i32,
     rest: f32,
 }
 
+// The high word of a product.
+fn mul_high(a: u32, b: u32) -> u32 {
+    let low = (a & 0xffffu) * (b & 0xffffu);
+    let left = (a >> 16u) * (b & 0xffffu) + (low >> 16u);
+    let right = (a & 0xffffu) * (b >> 16u) + (left & 0xffffu);
+    return (a >> 16u) * (b >> 16u) + (left >> 16u) + (right >> 16u);
+}
+
+// Word i of 2 / pi, behind 32 bits of zeros.
+fn quarters_word(i: u32) -> u32 {
+    switch i {
+        case 0u: { return 0u; }
+        case 1u: { return 0xa2f9836eu; }
+        case 2u: { return 0x4e441529u; }
+        case 3u: { return 0xfc2757d1u; }
+        case 4u: { return 0xf534ddc0u; }
+        case 5u: { return 0xdb629599u; }
+        case 6u: { return 0x3c439041u; }
+        default: { return 0xfe5163abu; }
+    }
+}
+
+// Payne and Hanek 1983: of x = m 2^e only those 96 bits of 2 / pi are multiplied by m
+// that reach below four turns; what stands before them gives whole multiples of these,
+// what stands behind less than 2^-70 of a quarter. For finite |x| from 8192 on.
+fn angle_large(x: f32) -> Angle {
+    let bits = bitcast<u32>(x);
+    let m = (bits & 0x7fffffu) | 0x800000u;
+    let skip = ((bits >> 23u) & 255u) - 120u;
+    let shift = skip & 31u;
+    let back = 31u - shift;
+    let first = skip >> 5u;
+    let w1 = quarters_word(first + 1u);
+    let w2 = quarters_word(first + 2u);
+    let w3 = quarters_word(first + 3u);
+    let a = (quarters_word(first) << shift) | ((w1 >> 1u) >> back);
+    let b = (w1 << shift) | ((w2 >> 1u) >> back);
+    let c = (w2 << shift) | ((w3 >> 1u) >> back);
+    let middle = b * m;
+    let next = middle + mul_high(c, m);
+    let top = a * m + mul_high(b, m) + select(0u, 1u, next < middle);
+    // Two bits of quarters, then 64 of what remains; from one half on it is the next
+    // quarter less the rest.
+    let high = (top << 2u) | (next >> 30u);
+    let low = (next << 2u) | ((c * m) >> 30u);
+    let over = high >> 31u;
+    let flip = 0u - over;
+    let rest_low = (low ^ flip) + over;
+    let rest_high = (high ^ flip) + select(0u, over, rest_low == 0u);
+    let part = f32(rest_high) * 2.3283064e-10 + f32(rest_low) * 5.421011e-20;
+    let quarter = bitcast<i32>((top >> 30u) + over);
+    let rest = part * select(1.5707964, -1.5707964, over != 0u);
+    let negative = bits > 0x7fffffffu;
+    let angle = Angle(select(quarter, -quarter, negative), select(rest, -rest, negative));
+    let magnitude = bits & 0x7fffffffu;
+    return Angle(angle.quarter, select(angle.rest, from_bits(0x7fc00000u), magnitude >= 0x7f800000u));
+}
+
 fn angle(x: f32) -> Angle {
+    if (!(abs(x) < 8192.0)) {
+        return angle_large(x);
+    }
     let k = round(x * 0.63661975);
     // pi / 2 in three parts, of which the first two multiply exactly.
     let rest = ((x - k * 1.5703125) - k * 0.00048351288) - k * 3.1391647e-7;

@@ -27,14 +27,17 @@ struct Mass {
 struct Bin {
     index: u32,
     start: f32,
-    size: f32,
+    end: f32,
 }
 
-// A rational-quadratic piece: x from x0 on over w, y from y0 on over h, slopes at its ends.
+// A rational-quadratic piece: x from x0 to x1 over w, y from y0 to y1 over h, slopes at
+// its ends.
 struct Piece {
     x0: f32,
+    x1: f32,
     w: f32,
     y0: f32,
+    y1: f32,
     h: f32,
     d0: f32,
     d1: f32,
@@ -62,8 +65,11 @@ fn share(at: u32, m: Mass, j: u32) -> f32 {
     return exp_f32(raw[at + j * args.plane] - m.peak) / m.sum;
 }
 
-fn bin_size(share: f32) -> f32 {
-    return 2.0 * args.bound * (args.least + (1.0 - args.least * f32(args.bins)) * share);
+// Where bin j ends that begins at `start`: the last one at the bound, whatever was lost on
+// the way by rounding.
+fn bin_end(at: u32, m: Mass, j: u32, start: f32) -> f32 {
+    let part = args.least + (1.0 - args.least * f32(args.bins)) * share(at, m, j);
+    return select(start + 2.0 * args.bound * part, args.bound, j + 1u == args.bins);
 }
 
 // The bin that holds `value`.
@@ -71,11 +77,11 @@ fn find(at: u32, m: Mass, value: f32) -> Bin {
     var start = -args.bound;
     var bin = Bin();
     for (var j = 0u; j < args.bins; j++) {
-        let size = bin_size(share(at, m, j));
+        let end = bin_end(at, m, j, start);
         if (j == 0u || value >= start) {
-            bin = Bin(j, start, size);
+            bin = Bin(j, start, end);
         }
-        start += size;
+        start = end;
     }
     return bin;
 }
@@ -85,11 +91,11 @@ fn locate(at: u32, m: Mass, index: u32) -> Bin {
     var start = -args.bound;
     var bin = Bin();
     for (var j = 0u; j < args.bins; j++) {
-        let size = bin_size(share(at, m, j));
+        let end = bin_end(at, m, j, start);
         if (j == index) {
-            bin = Bin(j, start, size);
+            bin = Bin(j, start, end);
         }
-        start += size;
+        start = end;
     }
     return bin;
 }
@@ -105,5 +111,6 @@ fn slope(at: u32, k: u32) -> f32 {
 }
 
 fn piece(at: u32, x: Bin, y: Bin) -> Piece {
-    return Piece(x.start, x.size, y.start, y.size, slope(at, x.index), slope(at, x.index + 1u));
+    return Piece(x.start, x.end, x.end - x.start, y.start, y.end, y.end - y.start,
+        slope(at, x.index), slope(at, x.index + 1u));
 }

@@ -21,7 +21,8 @@ unary! {
     sign => Sign,
     /// `e^x`
     exp => Exp,
-    /// Natural logarithm.
+    /// Natural logarithm, also of subnormal numbers; adapters that replace these by 0
+    /// before they reach the kernel give `-inf`.
     log => Log,
     /// Square root.
     sqrt => Sqrt,
@@ -31,9 +32,9 @@ unary! {
     recip => Recip,
     /// `x * x`
     square => Square,
-    /// Sine of radians.
+    /// Sine of radians; of infinity NaN.
     sin => Sin,
-    /// Cosine of radians.
+    /// Cosine of radians; of infinity NaN.
     cos => Cos,
     /// Hyperbolic tangent.
     tanh => Tanh,
@@ -99,7 +100,9 @@ impl Tensor {
         self.zip(Func::Div, other)
     }
 
-    /// `self ^ other` for positive `self`, broadcasting.
+    /// `self ^ other`, broadcasting; negative `self` is allowed where `other` is a whole
+    /// number. The gradient by `other` is 0 where `self` is 0 and `other` is not
+    /// negative, and NaN where `self` is negative.
     #[track_caller]
     pub fn pow(&self, other: &Tensor) -> Tensor {
         self.zip(Func::Pow, other)

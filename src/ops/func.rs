@@ -230,7 +230,7 @@ impl Func {
             Sub => format!("{} - {}", x[0], x[1]),
             Mul => format!("{} * {}", x[0], x[1]),
             Div => format!("{} / {}", x[0], x[1]),
-            Pow => call("pow_f32"),
+            Pow => call("pow_any"),
             Max => call("max"),
             Min => call("min"),
             Less => format!("select(0.0, 1.0, {} < {})", x[0], x[1]),

@@ -171,8 +171,18 @@ impl Op for Map {
             }
             Pow => {
                 let (a, b) = (x(0), x(1));
-                let da = dy.mul(&b).mul(&a.pow(&b.add_scalar(-1.0)));
-                vec![da, dy.mul(&y).mul(&a.log())]
+                let (zero, one) = (dy.zeros_like(), dy.ones_like());
+                // Where the general rules are 0 * infinity, at an exponent of 0 or a base
+                // of 0, other operands than the true ones give the 0 that it must be.
+                let (fixed_a, fixed_b) = (a.stop_gradient(), b.stop_gradient());
+                let constant = fixed_b.equal(&b.zeros_like());
+                let power = constant.select(&zero, &b.add_scalar(-1.0));
+                let da = dy.mul(&b).mul(&a.pow(&power));
+                let flat = fixed_a
+                    .equal(&a.zeros_like())
+                    .mul(&b.zeros_like().less_equal(&fixed_b));
+                let base = flat.select(&one, &a);
+                vec![da, dy.mul(&y).mul(&base.log())]
             }
             // At a tie the first operand takes the gradient.
             Max => {

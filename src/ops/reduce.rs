@@ -173,6 +173,9 @@ impl Op for Reduce {
             }
             Reduction::LogSumExp => {
                 each(x, &self.axes, |o, _, v| y[o] = y[o].max(v));
+                // An infinite peak cannot be taken out: e^ of what is left is 0 or inf.
+                y.iter_mut()
+                    .for_each(|v| *v = if v.is_finite() { *v } else { 0.0 });
                 let mut sums = vec![0.0; y.len()];
                 each(x, &self.axes, |o, _, v| sums[o] += (v - y[o]).exp());
                 for (peak, sum) in y.iter_mut().zip(sums) {
@@ -209,7 +212,10 @@ impl Op for Reduce {
             }
             Reduction::LogSumExp => {
                 let y = cx.output(0).reshape(&keep);
-                dy.mul(&x.sub(&y).exp())
+                // Where all are minus infinity, each has the share 0.
+                let nothing = y.stop_gradient().less(&y.full_like(f32::MIN));
+                let peak = nothing.select(&y.zeros_like(), &y);
+                dy.mul(&x.sub(&peak).exp())
             }
         };
         cx.set(0, grad);
@@ -326,10 +332,31 @@ impl Tensor {
         self.reduce(Reduction::Var { unbiased }, axes, keepdim)
     }
 
-    /// `log sum e^x` over `axes`, as for [`Tensor::sum`]; never overflows.
+    /// `log sum e^x` over `axes`, as for [`Tensor::sum`]; never overflows. Infinity among
+    /// the elements gives infinity; where all are minus infinity, so is the result, and
+    /// the gradient is 0.
     #[track_caller]
     pub fn logsumexp(&self, axes: &[isize], keepdim: bool) -> Tensor {
         self.reduce(Reduction::LogSumExp, axes, keepdim)
+    }
+
+    /// The Euclidean norm over `axes`, as for [`Tensor::sum`]: the square root of the sum of
+    /// squares, which must not exceed the range of f32. The gradient of a norm of 0 is 0,
+    /// the least of its subgradients.
+    #[track_caller]
+    pub fn norm(&self, axes: &[isize], keepdim: bool) -> Tensor {
+        let axes = match normalize_axes("norm", self.shape(), axes) {
+            Ok(axes) => axes,
+            Err(e) => return self.graph().poisoned(self.check().err().unwrap_or(e)),
+        };
+        let signed: Vec<isize> = axes.iter().map(|a| *a as isize).collect();
+        let y = self.square().sum(&signed, keepdim).sqrt();
+        let keep = reduced_shape(self.shape(), &axes, true);
+        Tensor::with_gradient(&[self], &y, move |inputs, y, dy| {
+            let (y, dy) = (y.reshape(&keep), dy.reshape(&keep));
+            let zero = y.stop_gradient().equal(&y.zeros_like());
+            vec![inputs[0].mul(&dy.div(&zero.select(&y.ones_like(), &y)))]
+        })
     }
 
     /// The u32 index of the largest element along `axis`, which vanishes; of the whole

@@ -115,6 +115,7 @@ impl Curve {
                 let size = 2.0 * bound * (least + (1.0 - least * k as f64) * share);
                 knots.push(knots[knots.len() - 1] + size);
             }
+            knots[k] = bound;
             (knots, shares)
         };
         let ((x, across), (y, up)) = (axis(0), axis(k));
