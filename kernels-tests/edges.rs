@@ -168,7 +168,12 @@ fn logsumexp_of_infinities() {
             |x: &[Tensor]| x[0].softmax(1),
             |x: &[Tensor]| x[0].log_softmax(1),
         ] {
-            literal("softmax", &[row.clone()], build, &vec![f64::NAN; n]);
+            literal(
+                "softmax",
+                std::slice::from_ref(&row),
+                build,
+                &vec![f64::NAN; n],
+            );
         }
     }
 }
@@ -223,7 +228,7 @@ fn running_sums_keep_their_digits() {
     let x = Data::values([1, n, 1], &vec![0.1; n]);
     let want = [f64::from(0.1f32) * n as f64];
     let end = |x: &[Tensor]| x[0].cumsum(1).slice(1, n - 1, 1);
-    within("cumsum of 0.1", 2e-6, &[x.clone()], end, &want);
+    within("cumsum of 0.1", 2e-6, std::slice::from_ref(&x), end, &want);
     // The gradient by the first element is the sum from the other end.
     let back = |x: &[Tensor]| {
         let sums = |x: &[Tensor]| x[0].cumsum(1).mul_scalar(0.1);
@@ -279,7 +284,7 @@ fn splines_end_at_the_bound() {
 fn norms_have_a_gradient_at_zero() {
     let x = Data::values([2, 3], &[0.0, 0.0, 0.0, 3.0, 0.0, -4.0]);
     let norm = |x: &[Tensor]| x[0].norm(&[1], false);
-    literal("norm", &[x.clone()], norm, &[0.0, 5.0]);
+    literal("norm", std::slice::from_ref(&x), norm, &[0.0, 5.0]);
     let by_x = [0.0, 0.0, 0.0, 0.6, 0.0, -0.8];
     literal("norm's gradient", &[x], |x| gradient(x, 0, norm), &by_x);
     let graph = Graph::new();
