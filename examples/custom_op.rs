@@ -107,9 +107,9 @@ impl Op for SquaredDistances {
         let (n, d) = (cx.input(0).shape[0], cx.input(0).shape[1]);
         let m = cx.input(1).shape[0];
         cx.kernel("squared_distances", SHADER)
-            .arg(n)
-            .arg(m)
-            .arg(d)
+            .arg("n", n)
+            .arg("m", m)
+            .arg("d", d)
             .read(Slot::In(0))
             .read(Slot::In(1))
             .write(Slot::Out(0))

@@ -165,7 +165,10 @@ fn check_bindings(
                     return Err(format!("args at binding {}", place.binding));
                 }
                 args = match &module.types[variable.ty].inner {
-                    TypeInner::Struct { span, .. } => *span as usize,
+                    TypeInner::Struct { span, members } => {
+                        check_names(members, step)?;
+                        *span as usize
+                    }
                     _ => return Err("args is no struct".into()),
                 };
             }
@@ -187,6 +190,20 @@ fn check_bindings(
         ));
     }
     Ok(())
+}
+
+/// Words go by their place, so every name must stand in its own.
+fn check_names(members: &[naga::StructMember], step: &Step) -> Result<(), String> {
+    let declared = members.iter().map(|m| m.name.as_deref().unwrap_or(""));
+    let given = step.arg_names.iter().map(|name| name.as_ref());
+    match declared.clone().eq(given.clone()) {
+        true => Ok(()),
+        false => Err(format!(
+            "Args is declared as {:?}, given are {:?}",
+            declared.collect::<Vec<_>>(),
+            given.collect::<Vec<_>>()
+        )),
+    }
 }
 
 fn translate(module: &Module, info: &ModuleInfo) -> Result<(), String> {
@@ -239,7 +256,7 @@ fn known_types(plan: &Plan) -> HashMap<(usize, u64), DType> {
 
 #[test]
 fn every_kernel_fits_its_rust_side_and_translates() {
-    let mut reached = BTreeSet::new();
+    let mut reached: BTreeSet<std::sync::Arc<str>> = BTreeSet::new();
     let mut seen = BTreeSet::new();
     let mut failures = Vec::new();
     let cases = zoo();
@@ -258,7 +275,7 @@ fn every_kernel_fits_its_rust_side_and_translates() {
             let texts = kernel_texts(&plan, profile.immediates)
                 .unwrap_or_else(|e| panic!("{device}, {}: {e}", case.name));
             for (step, text) in plan.steps.iter().zip(&texts) {
-                reached.insert(step.kernel.clone());
+                reached.insert(step.source.clone());
                 let accesses: Vec<Access> = step.bindings.iter().map(|(_, a)| *a).collect();
                 let key = format!("{accesses:?} {} {text}", step.args.len());
                 if !seen.insert(key) {
@@ -275,45 +292,61 @@ fn every_kernel_fits_its_rust_side_and_translates() {
     }
     assert!(failures.is_empty(), "{}", failures.join("\n"));
     assert!(seen.len() > 100, "only {} kernels were checked", seen.len());
-    let mut unused = shader_files("shaders");
-    unused.retain(|file| !reached.contains(file.trim_end_matches(".wgsl")));
+    let unused: Vec<String> = shader_files()
+        .into_iter()
+        .filter(|file| !file.starts_with("shaders/lib/") && file != FUSED)
+        .filter(|file| !reached.contains(read(file).as_str()))
+        .collect();
     assert!(unused.is_empty(), "no case of the zoo uses {unused:?}");
 }
 
-fn shader_files(folder: &str) -> Vec<String> {
-    let path = format!("{}/{folder}", env!("CARGO_MANIFEST_DIR"));
-    let entries = std::fs::read_dir(&path).unwrap_or_else(|e| panic!("{path}: {e}"));
-    let names = entries.filter_map(|e| e.ok()?.file_name().into_string().ok());
-    let mut names: Vec<String> = names.filter(|n| n.ends_with(".wgsl")).collect();
-    names.sort();
-    names
+/// The frame of generated kernels, which is completed before it becomes a step's text.
+const FUSED: &str = "shaders/pointwise/fused.wgsl";
+
+fn read(file: &str) -> String {
+    let path = format!("{}/{file}", env!("CARGO_MANIFEST_DIR"));
+    std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{path}: {e}"))
+}
+
+/// All shaders, in the folder and in those of the families.
+fn shader_files() -> Vec<String> {
+    let mut folders = vec!["shaders".to_string()];
+    let mut files = Vec::new();
+    while let Some(folder) = folders.pop() {
+        let path = format!("{}/{folder}", env!("CARGO_MANIFEST_DIR"));
+        let entries = std::fs::read_dir(&path).unwrap_or_else(|e| panic!("{path}: {e}"));
+        for entry in entries.map(|e| e.unwrap()) {
+            let name = format!("{folder}/{}", entry.file_name().to_string_lossy());
+            match entry.path().is_dir() {
+                true => folders.push(name),
+                false if name.ends_with(".wgsl") => files.push(name),
+                false => {}
+            }
+        }
+    }
+    files.sort();
+    files
 }
 
 #[test]
 fn shader_files_keep_the_house_rules() {
-    for folder in ["shaders", "shaders/lib"] {
-        for file in shader_files(folder) {
-            let path = format!("{}/{folder}/{file}", env!("CARGO_MANIFEST_DIR"));
-            let text = std::fs::read_to_string(&path).unwrap();
-            assert!(
-                text.starts_with("//"),
-                "{folder}/{file} opens with no comment"
-            );
-            for (i, line) in text.lines().enumerate() {
-                let code = line.split("//").next().unwrap_or("");
-                // Drivers compute these too roughly: see shaders/lib/math.wgsl.
-                for name in ["exp", "exp2", "log", "log2", "pow", "tanh", "sin", "cos"] {
-                    let call = format!("{name}(");
-                    let called = code.match_indices(&call).any(|(at, _)| {
-                        let before = code[..at].chars().next_back();
-                        !before.is_some_and(|c| c.is_alphanumeric() || c == '_')
-                    });
-                    assert!(
-                        !called,
-                        "{folder}/{file}:{}: `{name}` instead of `{name}_f32`",
-                        i + 1
-                    );
-                }
+    for file in shader_files() {
+        let text = read(&file);
+        assert!(text.starts_with("//"), "{file} opens with no comment");
+        for (i, line) in text.lines().enumerate() {
+            let code = line.split("//").next().unwrap_or("");
+            // Drivers compute these too roughly: see shaders/lib/math.wgsl.
+            for name in ["exp", "exp2", "log", "log2", "pow", "tanh", "sin", "cos"] {
+                let call = format!("{name}(");
+                let called = code.match_indices(&call).any(|(at, _)| {
+                    let before = code[..at].chars().next_back();
+                    !before.is_some_and(|c| c.is_alphanumeric() || c == '_')
+                });
+                assert!(
+                    !called,
+                    "{file}:{}: `{name}` instead of `{name}_f32`",
+                    i + 1
+                );
             }
         }
     }

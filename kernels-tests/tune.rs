@@ -1,7 +1,8 @@
 //! Measured choices among variants, and the file that keeps them.
 
+use flowgrad::device::Choices;
 use flowgrad::gpu::{GpuOptions, TuningFile, WGPU_VERSION};
-use flowgrad::variants::{self, Choices};
+use flowgrad::ops;
 use flowgrad::{Error, Gpu, tune};
 
 use crate::support::gpu;
@@ -16,7 +17,7 @@ fn every_variant_of_a_class_is_measured_once_and_the_best_is_taken() {
     once.dedup();
     assert_eq!(once.len(), names.len(), "{tuning}");
     assert_eq!(names[0], tune::TABLE);
-    let known = |n: &&str| variants::all("matmul").contains(n);
+    let known = |n: &&str| ops::variants("matmul").contains(n);
     assert!(names[1..].iter().all(known), "{tuning}");
     assert!(
         tuning

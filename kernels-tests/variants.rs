@@ -1,10 +1,11 @@
 //! Every variant of a kernel, not only the one an adapter gets by default, computes
 //! the same; and choices are data.
 
-use flowgrad::device::{DeviceClass, DeviceProfile};
+use flowgrad::device::Choices;
+
 use flowgrad::gpu::GpuOptions;
+use flowgrad::ops;
 use flowgrad::ops::{Activation, ConvParams, ConvTransposeParams};
-use flowgrad::variants::{self, Choices};
 use flowgrad::{Gpu, Tensor};
 
 use crate::support::{Case, Data, Tol, build_case, compare, run_on};
@@ -217,7 +218,7 @@ fn convolutions() -> Vec<Case> {
 /// Runs the cases with each variant forced; `kernel_of` tells what then must have run.
 fn every_variant(kernel: &str, cases: &[Case], kernel_of: impl Fn(&str) -> &'static str) {
     let expected: Vec<_> = cases.iter().map(Case::reference).collect();
-    for variant in variants::all(kernel) {
+    for variant in ops::variants(kernel) {
         let mut choices = Choices::default();
         choices.set(kernel, "*", variant);
         let gpu = Gpu::with(GpuOptions {
@@ -232,7 +233,7 @@ fn every_variant(kernel: &str, cases: &[Case], kernel_of: impl Fn(&str) -> &'sta
             ran |= kernels.iter().any(|name| name == kernel_of(variant));
             compare(case, &got, expected, &Tol::default());
         }
-        let possible = !["shuffle", "packed", "rows"].contains(variant);
+        let possible = !["shuffle", "packed", "rows"].contains(&variant);
         assert!(
             ran || (!possible && gpu.profile().subgroup_size.is_none()),
             "{kernel}: {variant} was forced and never ran"
@@ -262,29 +263,4 @@ fn every_variant_of_convolutions() {
         "register" => "conv2d",
         _ => "conv2d_tiled",
     });
-}
-
-#[test]
-fn the_table_decides_unless_a_choice_was_measured() {
-    let profile = |class| DeviceProfile {
-        class,
-        ..DeviceProfile::baseline()
-    };
-    let choose = |profile: &DeviceProfile, can: fn(&str) -> bool| {
-        variants::choose(profile, "matmul", "large", can, |v| v != "row")
-    };
-    let mut discrete = profile(DeviceClass::Discrete);
-    assert_eq!(choose(&discrete, |_| true), "tile 128");
-    assert_eq!(choose(&discrete, |v| v != "tile 128"), "tile 64");
-    discrete.choices.set("matmul", "large", "register");
-    assert_eq!(choose(&discrete, |_| true), "register");
-    // A choice for another shape, or one that cannot be followed, changes nothing.
-    let mut other = profile(DeviceClass::Discrete);
-    other.choices.set("matmul", "thin", "register");
-    other.choices.set("conv2d", "large", "register");
-    assert_eq!(choose(&other, |_| true), "tile 128");
-    other.choices.set("matmul", "large", "shuffle");
-    assert_eq!(choose(&other, |v| v != "shuffle"), "tile 128");
-    other.choices.set("matmul", "large", "no such variant");
-    assert_eq!(choose(&other, |_| true), "tile 128");
 }

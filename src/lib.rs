@@ -23,7 +23,6 @@ mod shape;
 pub mod tape;
 pub mod train;
 pub mod tune;
-pub mod variants;
 
 pub use dtype::DType;
 pub use error::{Error, Result};

@@ -3,8 +3,8 @@
 use std::sync::{Arc, Mutex};
 
 use super::{Gpu, TuningFile, cache::DiskCache, translate};
+use crate::device::Choices;
 use crate::device::{DEALT_FLOPS, DeviceClass, DeviceProfile, PACKED_CONV_FLOPS};
-use crate::variants::Choices;
 use crate::{Error, Result};
 
 /// Which of several adapters is preferred.

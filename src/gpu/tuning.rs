@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 
 use super::{Gpu, cache};
-use crate::variants::Choices;
+use crate::device::Choices;
 use crate::{Error, Result};
 
 /// Where a [`Gpu`] looks for choices that were measured before.
@@ -32,19 +32,19 @@ pub const WGPU_VERSION: &str = "30.0.1";
 
 /// The kernels that have variants.
 const KERNELS: &[&str] = &[
-    include_str!("../../shaders/conv2d.wgsl"),
-    include_str!("../../shaders/conv2d_columns.wgsl"),
-    include_str!("../../shaders/conv2d_pack.wgsl"),
-    include_str!("../../shaders/conv2d_pack_weight.wgsl"),
-    include_str!("../../shaders/conv2d_rows.wgsl"),
-    include_str!("../../shaders/conv2d_shuffle.wgsl"),
-    include_str!("../../shaders/conv2d_tiled.wgsl"),
-    include_str!("../../shaders/matmul.wgsl"),
-    include_str!("../../shaders/matmul_merge.wgsl"),
-    include_str!("../../shaders/matmul_pack.wgsl"),
-    include_str!("../../shaders/matmul_row.wgsl"),
-    include_str!("../../shaders/matmul_shuffle.wgsl"),
-    include_str!("../../shaders/matmul_tiled.wgsl"),
+    include_str!("../../shaders/conv/register.wgsl"),
+    include_str!("../../shaders/conv/columns.wgsl"),
+    include_str!("../../shaders/conv/pack.wgsl"),
+    include_str!("../../shaders/conv/pack_weight.wgsl"),
+    include_str!("../../shaders/conv/rows.wgsl"),
+    include_str!("../../shaders/conv/packed.wgsl"),
+    include_str!("../../shaders/conv/tile.wgsl"),
+    include_str!("../../shaders/product/register.wgsl"),
+    include_str!("../../shaders/product/merge.wgsl"),
+    include_str!("../../shaders/product/pack.wgsl"),
+    include_str!("../../shaders/product/row.wgsl"),
+    include_str!("../../shaders/product/shuffle.wgsl"),
+    include_str!("../../shaders/product/tile.wgsl"),
     include_str!("../../shaders/lib/grid.wgsl"),
     include_str!("../../shaders/lib/wide.wgsl"),
 ];

@@ -3,6 +3,7 @@
 //! This is the one place where grids are folded, workgroup counts checked, and
 //! the loop budget of software adapters enforced.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use super::Spec;
@@ -55,6 +56,8 @@ pub struct Dispatch {
     pub bindings: Vec<Bind>,
     /// The words of `struct Args`.
     pub args: Vec<u32>,
+    /// What each of them is called there.
+    pub arg_names: Vec<Cow<'static, str>>,
     /// Workgroups.
     pub grid: [u32; 3],
     /// Floating-point operations, for the profiler.
@@ -152,6 +155,7 @@ impl<'a> Lower<'a> {
                 defines: vec![("WIDE".into(), u32::from(wide).to_string())],
                 bindings: Vec::new(),
                 args: Vec::new(),
+                arg_names: Vec::new(),
                 grid: [1, 1, 1],
                 flops: 0,
                 bytes: 0,
@@ -216,21 +220,25 @@ impl KernelBuilder<'_, '_> {
         self.define("SHUFFLES", lanes)
     }
 
-    /// The next word of `struct Args`.
-    pub fn arg(mut self, value: usize) -> Self {
-        self.dispatch.args.push(value as u32);
-        self
+    /// The next word of `struct Args`, and what it is called there: the crate's tests
+    /// compare names and order for every kernel.
+    pub fn arg(self, name: impl Into<Cow<'static, str>>, value: usize) -> Self {
+        self.word(name.into(), value as u32)
     }
 
     /// The next word of `struct Args`, a signed one.
-    pub fn arg_i32(mut self, value: isize) -> Self {
-        self.dispatch.args.push(value as i32 as u32);
-        self
+    pub fn arg_i32(self, name: impl Into<Cow<'static, str>>, value: isize) -> Self {
+        self.word(name.into(), value as i32 as u32)
     }
 
     /// The next word of `struct Args`, a float.
-    pub fn arg_f32(mut self, value: f32) -> Self {
-        self.dispatch.args.push(value.to_bits());
+    pub fn arg_f32(self, name: impl Into<Cow<'static, str>>, value: f32) -> Self {
+        self.word(name.into(), value.to_bits())
+    }
+
+    fn word(mut self, name: Cow<'static, str>, word: u32) -> Self {
+        self.dispatch.args.push(word);
+        self.dispatch.arg_names.push(name);
         self
     }
 

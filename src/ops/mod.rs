@@ -1,74 +1,44 @@
-//! The ops, one file per family, named like its shader. Each room holds the
-//! shape rule, the float64 reference, the gradient, the dispatch and the
+//! The ops, one room per family, one file per op, named like its shader. Each file holds
+//! the shape rule, the float64 reference, the gradient, the dispatch and the
 //! [`crate::Tensor`] methods. Ops know the graph and nothing above it.
 
-mod actnorm;
-mod batch_norm;
-mod codebook;
-mod concat;
 mod conv;
-mod conv_columns;
-mod conv_depthwise;
-mod conv_direct;
-mod conv_input;
-mod conv_pack;
-mod conv_packed;
-mod conv_rows;
-mod conv_tiled;
-mod conv_transpose;
-mod conv_weight;
-mod conv_weight_packed;
-mod coupling;
-mod coupling_layout;
-mod cumsum;
-mod elementwise;
-mod fold;
-mod fold_norm;
-mod func;
-mod gather;
+mod flow;
 mod gradient;
+mod index;
 mod linalg;
 mod loss;
-mod lu;
-mod lu_shuffle;
-mod matmul;
-mod max_pool;
-mod pack;
-mod pick;
-mod plu;
+mod norm;
 mod pointwise;
 mod pool;
-mod pool_windows;
 mod product;
-mod product_shuffle;
 mod random;
-mod rearrange;
 mod reduce;
 mod roof;
-mod segment_sum;
-mod softmax;
 mod source;
-mod spline;
-mod sum_chunks;
-mod triangular;
+mod variant;
 mod view;
 
-pub use actnorm::ActNormInit;
-pub use conv::ConvParams;
-pub use conv_transpose::ConvTransposeParams;
-pub use coupling::{CouplingMask, CouplingParams, CouplingScale, RawLayout};
-pub use fold_norm::fold_batch_norms;
-pub use func::Func;
+pub use conv::{ConvParams, ConvTransposeParams};
+pub use flow::{CouplingMask, CouplingParams, CouplingScale, RawLayout, SplineParams};
 pub(crate) use gradient::segment;
+pub(crate) use linalg::factor;
+pub use linalg::{LuFactors, Plu, Triangular};
 pub use loss::{CrossEntropy, LossReduction};
-pub use lu::LuFactors;
-pub(crate) use lu::factor;
-pub use matmul::{Activation, Matmul};
-pub use pack::Pack;
-pub use plu::Plu;
-pub use pointwise::Map;
-pub use pool_windows::PoolParams;
+pub use norm::{ActNormInit, fold_batch_norms};
+pub use pointwise::{Activation, Func, Map};
+pub use pool::PoolParams;
+pub use product::Matmul;
 pub use random::threefry;
 pub use reduce::{Reduce, Reduction};
-pub use spline::SplineParams;
-pub use triangular::Triangular;
+pub use view::Pack;
+
+/// The names of all variants of a kernel, whatever the device; empty for kernels that
+/// have one. [`Choices`](crate::device::Choices) take them.
+pub fn variants(kernel: &str) -> Vec<&'static str> {
+    match kernel {
+        "matmul" => product::variants::PRODUCTS.names(),
+        "conv2d" => conv::variants::CONVOLUTIONS.names(),
+        _ => Vec::new(),
+    }
+}

@@ -53,10 +53,10 @@ impl Op for Arithmetic {
         let trips = self.trips * (ROUNDS / rounds);
         cx.kernel("roof_arithmetic", ARITHMETIC)
             .define("ROUNDS", rounds)
-            .arg(n)
-            .arg(trips)
-            .arg_f32(SCALE)
-            .arg_f32(SHIFT)
+            .arg("n", n)
+            .arg("trips", trips)
+            .arg_f32("scale", SCALE)
+            .arg_f32("shift", SHIFT)
             .read(Slot::In(0))
             .write(Slot::Out(0))
             .flops(n * self.trips * ROUNDS * CHAINS * 2)
@@ -99,7 +99,7 @@ impl Op for Copy {
         let n = n / each;
         cx.kernel("roof_copy", COPY)
             .define("TYPE", name)
-            .arg(n)
+            .arg("n", n)
             .read(Slot::In(0))
             .write(Slot::Out(0))
             .threads(n, 64)

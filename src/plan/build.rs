@@ -160,6 +160,7 @@ fn build_once(
             defines: draft.dispatch.defines,
             bindings,
             args: draft.dispatch.args,
+            arg_names: draft.dispatch.arg_names,
             grid: draft.dispatch.grid,
             flops: draft.dispatch.flops,
             bytes: draft.dispatch.bytes,

@@ -1,5 +1,6 @@
 //! The generated dispatch of a fused pointwise unit.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -8,7 +9,7 @@ use crate::device::DeviceProfile;
 use crate::graph::{Access, Dispatch, Kind, Pointwise, ValueId};
 use crate::{DType, Error, Result, Shape};
 
-const SHADER: &str = include_str!("../../shaders/fused.wgsl");
+const SHADER: &str = include_str!("../../shaders/pointwise/fused.wgsl");
 
 /// What a binding of a fused dispatch refers to.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -411,6 +412,7 @@ pub(super) fn generate(
             ("EACH".into(), each.to_string()),
         ],
         bindings: Vec::new(),
+        arg_names: scalars.arg_names(),
         args: scalars.args,
         grid: [1, 1, 1],
         flops,
@@ -446,8 +448,14 @@ impl Scalars {
         all.map(|k| format!("args.s{k}")).collect()
     }
 
+    /// What the words are called in `struct Args`.
+    fn arg_names(&self) -> Vec<Cow<'static, str>> {
+        let scalars = (1..self.args.len()).map(|k| format!("s{k}").into());
+        [Cow::Borrowed("n")].into_iter().chain(scalars).collect()
+    }
+
     fn fields(&self) -> String {
-        let all = 1..self.args.len();
-        all.map(|k| format!("    s{k}: f32,\n")).collect()
+        let names = self.arg_names().into_iter().skip(1);
+        names.map(|name| format!("    {name}: f32,\n")).collect()
     }
 }

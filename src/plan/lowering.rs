@@ -119,9 +119,9 @@ impl Builder<'_> {
         }
         let mut cx = Lower::new("pack", vec![spec.clone()], vec![spec.clone()], self.profile);
         let each = self.profile.elements_each(spec.shape.numel());
-        cx.kernel("copy", include_str!("../../shaders/copy.wgsl"))
+        cx.kernel("copy", include_str!("../../shaders/view/copy.wgsl"))
             .define("EACH", each)
-            .arg(spec.shape.numel())
+            .arg("n", spec.shape.numel())
             .read(Slot::In(0))
             .write(Slot::Out(0))
             .threads(spec.shape.numel().div_ceil(each), 64)?;

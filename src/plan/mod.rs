@@ -112,6 +112,8 @@ pub struct Step {
     pub bindings: Vec<(Slice, Access)>,
     /// The words of `Args`.
     pub args: Vec<u32>,
+    /// What each of them is called there.
+    pub arg_names: Vec<std::borrow::Cow<'static, str>>,
     /// Workgroups.
     pub grid: [u32; 3],
     /// Floating-point operations.

@@ -5,11 +5,11 @@ mod roof;
 
 use std::time::{Duration, Instant};
 
+use crate::device::Choices;
 use crate::exec::arena_map;
 use crate::gpu::Gpu;
-use crate::ops::ConvParams;
+use crate::ops::{self, ConvParams};
 use crate::plan::{Plan, PlanOptions};
-use crate::variants::{self, Choices};
 use crate::{Graph, Init, Params, Program, Result, Tensor};
 
 /// The name of what the table chooses, in [`Timing::variant`].
@@ -23,7 +23,7 @@ const SPEND: Duration = Duration::from_millis(40);
 /// What one variant took for the problems of a shape class.
 #[derive(Debug, Clone)]
 pub struct Timing {
-    /// The kernel, as in [`variants::all`].
+    /// The kernel, as in [`ops::variants`].
     pub kernel: &'static str,
     /// The shape class.
     pub shape: &'static str,
@@ -173,7 +173,7 @@ impl Class {
     fn measure(&self, gpu: &Gpu, tuning: &mut Tuning) -> Result<()> {
         let mut measured: Vec<Vec<String>> = Vec::new();
         let mut timings: Vec<Timing> = Vec::new();
-        let all = variants::all(self.kernel).iter().map(|v| (*v, Some(*v)));
+        let all = ops::variants(self.kernel).into_iter().map(|v| (v, Some(v)));
         for (name, variant) in [(TABLE, None)].into_iter().chain(all) {
             let plans = self.plans(gpu, variant)?;
             let kernels = kernels(&plans);

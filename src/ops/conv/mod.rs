@@ -1,0 +1,22 @@
+//! Convolutions and their gradients by input and weight, the problem that all of them
+//! become, and the kernels that solve it, one file each.
+
+mod columns;
+pub(in crate::ops) mod conv2d;
+mod depthwise;
+mod direct;
+mod input;
+mod pack;
+mod packed;
+mod product;
+mod register;
+mod rows;
+mod tile;
+mod transpose;
+pub(in crate::ops) mod variants;
+mod weight;
+mod weight_packed;
+pub(in crate::ops) mod window;
+
+pub use conv2d::ConvParams;
+pub use transpose::ConvTransposeParams;

@@ -1,0 +1,9 @@
+//! Couplings of normalizing flows, affine and by splines, with the log-determinant in
+//! the same kernel.
+
+pub(in crate::ops) mod coupling;
+pub(in crate::ops) mod coupling_layout;
+pub(in crate::ops) mod spline;
+
+pub use coupling::{CouplingMask, CouplingParams, CouplingScale, RawLayout};
+pub use spline::SplineParams;
