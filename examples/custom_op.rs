@@ -119,6 +119,9 @@ impl Op for SquaredDistances {
     }
 }
 
+/// The table has the square of it.
+const MAX_POINTS: usize = 4096;
+
 fn squared_distances(a: &Tensor, b: &Tensor) -> Tensor {
     a.graph().push1(SquaredDistances, &[a, b])
 }
@@ -131,6 +134,8 @@ struct Args {
 }
 
 fn run(args: &CommonArgs) -> Outcome {
+    args.try_paths()?;
+    args.batch_of(MAX_POINTS, "what the table of distances has room for")?;
     let gpu = args.gpu()?;
     let circle: Vec<f32> = (0..args.batch)
         .flat_map(|i| {
@@ -199,6 +204,9 @@ fn run(args: &CommonArgs) -> Outcome {
     let mut losses = common::Losses::new(&["loss"]);
     let mut progress = Progress::new("points", args.steps);
     for step in 0..args.steps {
+        if progress.stopped() {
+            break;
+        }
         program.set_scalars(&optimizer.inputs(step as u64))?;
         let value = program.run(&[])?.scalar(0)?;
         losses.push(step, &[value]);

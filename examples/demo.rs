@@ -52,11 +52,13 @@ fn main() -> ExitCode {
             title: "VQ-VAE on 8x8 digits",
         };
         let mut report = run(&args.common, &data, &setup, VqVae::digits)?;
-        report.append(
-            "Glow on the same digits",
-            "glow_",
-            glow(&args.common, &data)?,
-        );
+        if !common::stopped() {
+            report.append(
+                "Glow on the same digits",
+                "glow_",
+                glow(&args.common, &data)?,
+            );
+        }
         report.print(&args.common);
         Ok(())
     })

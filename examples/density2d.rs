@@ -9,7 +9,8 @@ use std::time::Instant;
 
 use clap::{Parser, ValueEnum};
 use common::{
-    CommonArgs, Defaults, Images, Losses, Outcome, Progress, Report, picture, plot, report,
+    Busy, CommonArgs, Defaults, Images, Losses, Outcome, Progress, Report, picture, plot, report,
+    stopped,
 };
 use flowgrad::data::{Batches, Order, Plane};
 use flowgrad::flow::{Context, Flow};
@@ -137,6 +138,8 @@ fn run(args: &Args) -> Outcome {
     {
         return Err("--save and --load need one --data and one --model".into());
     }
+    common.try_paths()?;
+    common.batch_of(TRAIN, "the number of training points")?;
     let gpu = common.gpu()?;
     let all = [Model::Spline, Model::Realnvp, Model::Nice];
     let models: Vec<Model> = match args.model {
@@ -157,6 +160,11 @@ fn run(args: &Args) -> Outcome {
         let test = plane.sample(TEST, common.seed.wrapping_add(1));
         panels.push(scatter(&test));
         for model in &models {
+            if stopped() {
+                // The picture stays whole, with empty places.
+                panels.extend([blank(), blank()]);
+                continue;
+            }
             let name = format!("{}_{}", plane.name(), model.name());
             let (learnt, seconds) = learn(&gpu, common, *plane, *model, &name)?;
             training += seconds;
@@ -178,8 +186,10 @@ fn run(args: &Args) -> Outcome {
     }
     let columns: Vec<&str> = names.iter().map(String::as_str).collect();
     let mut losses = Losses::new(&columns);
-    for step in 0..common.steps {
-        let values: Vec<f32> = curves.iter().map(|c| c[step]).collect();
+    for step in 0..curves.iter().map(Vec::len).max().unwrap_or(0) {
+        // Nothing where a flow was stopped early.
+        let value = |c: &Vec<f32>| c.get(step).copied().unwrap_or(f32::NAN);
+        let values: Vec<f32> = curves.iter().map(value).collect();
         losses.push(step, &values);
     }
     if let Some(file) = &common.losses {
@@ -196,14 +206,15 @@ fn run(args: &Args) -> Outcome {
     table
         .row("learnt", report::columns(&head, &rows))
         .row("picture", file.display());
-    let steps = common.steps * names.len();
+    let steps: usize = curves.iter().map(Vec::len).sum();
+    let last = curves.last().map_or(0, Vec::len);
     let rate = if steps > 0 {
         steps as f64 / training
     } else {
         0.0
     };
     table
-        .figure("steps", common.steps)
+        .steps(last, common.steps)
         .figure("steps_per_second", rate)
         .figure("seconds", start.elapsed().as_secs_f64())
         .figure("adapter", gpu.name());
@@ -229,6 +240,7 @@ fn learn(
         params.save(file, Precision::F32)?;
     }
 
+    let _busy = Busy::new("drawing");
     // One program tells the density of points, and draws as many samples.
     let graph = Graph::new();
     let cx = Context::eval();
@@ -277,7 +289,8 @@ fn train(
         true => Order::File,
         false => Order::Shuffled { seed: args.seed },
     };
-    let batch = args.batch.min(TRAIN);
+    let batch = args.batch;
+    let busy = Busy::new("building the training program");
     let mut batches = Batches::new(TRAIN, batch, order, true)?;
     let graph = Graph::new();
     let log_prob = flow.log_prob(&graph.input("x", [batch, 2]), &Context::train());
@@ -292,9 +305,13 @@ fn train(
         .clip_grad_norm(5.0);
     optimizer.minimize(&loss)?;
     let mut program = graph.compile(gpu, params, &[&loss])?;
+    drop(busy);
     let mut progress = Progress::new(name, args.steps);
     let (start, mut losses) = (Instant::now(), Vec::new());
     for step in 0..args.steps {
+        if progress.stopped() {
+            break;
+        }
         let x: Vec<f32> = batches
             .batch(step as u64)
             .iter()
@@ -313,9 +330,13 @@ fn train(
 /// An RGB panel `[3, PANEL, PANEL]`.
 type Panel = Vec<f32>;
 
+fn blank() -> Panel {
+    vec![1.0; 3 * PANEL * PANEL]
+}
+
 /// Points as dots.
 fn scatter(points: &[f32]) -> Panel {
-    let mut panel = vec![1.0; 3 * PANEL * PANEL];
+    let mut panel = blank();
     let pixel = |v: f32| (f64::from(v) / (2.0 * CELL) + PANEL as f64 / 2.0).floor();
     for point in points.chunks_exact(2) {
         let (x, y) = (pixel(point[0]), PANEL as f64 - 1.0 - pixel(point[1]));

@@ -59,7 +59,12 @@ impl App {
     }
 }
 
+/// In a frame; the picture of it has eight in a row.
+const MAX_DIGITS: usize = 4096;
+
 fn run(args: &CommonArgs) -> Outcome {
+    args.try_paths()?;
+    args.batch_of(MAX_DIGITS, "what the picture of a frame has room for")?;
     let app = App::open()?;
     let start = Instant::now();
     let gpu = Gpu::from_wgpu(&app.adapter, app.device.clone(), app.queue.clone())?;

@@ -120,6 +120,7 @@ fn main() -> ExitCode {
             batch: 64,
             lr: 1e-3,
         });
+        args.common.try_paths()?;
         let gpu = args.common.gpu()?;
         if !(1..=8).contains(&args.levels) {
             return Err("--levels must be 1 to 8".into());

@@ -63,12 +63,15 @@ fn main() -> ExitCode {
 
 fn run() -> Outcome {
     let args = Args::parse();
+    common::try_dir(&args.out)?;
     let gpu = Gpu::with(GpuOptions {
         adapter: args.adapter.clone(),
         ..GpuOptions::default()
     })?;
     let roof = Roof::measure(&gpu)?;
+    let busy = common::Busy::new("building and profiling the step");
     let profile = profile(&gpu, &args)?;
+    drop(busy);
     let file = args.out.join("trace.json");
     common::write_file(&file, profile.chrome_trace(Some(&roof)).as_bytes())?;
     common::report::print(&format!("{}\n", gpu.summary()));

@@ -37,6 +37,9 @@ fn main() -> ExitCode {
 
 fn run() -> Outcome {
     let args = Args::parse();
+    if let (Some(file), false) = (&args.file, args.dry_run) {
+        common::try_file(file)?;
+    }
     let gpu = Gpu::with(GpuOptions {
         adapter: args.adapter,
         tuning: TuningFile::Off,

@@ -47,6 +47,7 @@ fn main() -> ExitCode {
             batch: 64,
             lr: 1e-3,
         });
+        args.common.try_paths()?;
         let data = Digits {
             train: images(&args.data, Split::Train)?,
             test: images(&args.data, Split::Test)?.take(args.test_images.max(1)),

@@ -18,7 +18,7 @@ pub struct CommonArgs {
     #[arg(long, value_name = "N")]
     pub steps: usize,
     /// Images (or points) in a batch
-    #[arg(long, value_name = "N", value_parser = at_least_one)]
+    #[arg(long, value_name = "N", value_parser = batch)]
     pub batch: usize,
     /// Learning rate
     #[arg(long, value_name = "X", value_parser = positive)]
@@ -53,6 +53,26 @@ impl CommonArgs {
             adapter: self.adapter.clone(),
             ..GpuOptions::default()
         })
+    }
+
+    /// Tries all paths that are written to in the end. To be called before anything that
+    /// takes long.
+    pub fn try_paths(&self) -> Outcome {
+        super::try_dir(&self.out)?;
+        let files = [&self.save, &self.losses];
+        files
+            .into_iter()
+            .flatten()
+            .try_for_each(|f| super::try_file(f))
+    }
+
+    /// The batch size, if it is not larger than `most`, which is `what`. Error: it is;
+    /// a smaller batch than was asked for would be another experiment.
+    pub fn batch_of(&self, most: usize, what: &str) -> Outcome<usize> {
+        match self.batch <= most {
+            true => Ok(self.batch),
+            false => Err(format!("--batch {} is more than {most}, {what}", self.batch).into()),
+        }
     }
 
     /// `name` in the output directory, which is made where it is missing.
@@ -91,11 +111,13 @@ pub fn parse<T: Parser>(defaults: Defaults) -> T {
     T::from_arg_matches_mut(&mut matches).unwrap_or_else(|e| e.exit())
 }
 
-fn at_least_one(text: &str) -> Result<usize, String> {
+/// Larger ones are typing errors, or would be when memory is asked for them.
+const MAX_BATCH: usize = 1 << 20;
+
+fn batch(text: &str) -> Result<usize, String> {
     match text.parse() {
-        Ok(0) => Err("must be at least 1".into()),
-        Ok(n) => Ok(n),
-        Err(_) => Err("must be a whole number".into()),
+        Ok(n) if (1..=MAX_BATCH).contains(&n) => Ok(n),
+        _ => Err(format!("must be a whole number from 1 to {MAX_BATCH}")),
     }
 }
 

@@ -9,9 +9,12 @@ use flowgrad::flow::{Batch, Context};
 use flowgrad::models::ImageFlow;
 use flowgrad::optim::{Adam, Optimizer, Schedule};
 use flowgrad::params::{Precision, Strict};
+use flowgrad::train::Checkpoint;
 use flowgrad::{Gpu, Graph, Params, Program, Tensor};
 
-use super::{CommonArgs, Images, Losses, Outcome, Progress, Report, picture, plot, report};
+use super::{
+    Busy, CommonArgs, Images, Losses, Outcome, Progress, Report, picture, plot, report, stopped,
+};
 
 /// What is trained, on what, and how.
 pub struct Setup<'a> {
@@ -81,12 +84,16 @@ fn context(labels: &Option<Tensor>, train: bool) -> Context<'_> {
 /// Trains, evaluates, draws; what is to be reported.
 pub fn run(args: &CommonArgs, gpu: &Gpu, setup: &Setup<'_>) -> Outcome<Report> {
     let start = Instant::now();
+    args.try_paths()?;
+    if let Some(file) = setup.log_prob {
+        super::try_file(file)?;
+    }
     let (model, params) = (setup.model, setup.params);
     let order = match args.no_shuffle {
         true => Order::File,
         false => Order::Shuffled { seed: args.seed },
     };
-    let size = args.batch.min(setup.train.len());
+    let size = args.batch_of(setup.train.len(), "the number of training images")?;
     let mut batches = Batches::new(setup.train.len(), size, order, true)?;
 
     // Labels that a conditional model does not know are found before anything else.
@@ -95,6 +102,7 @@ pub fn run(args: &CommonArgs, gpu: &Gpu, setup: &Setup<'_>) -> Outcome<Report> {
             model.check_classes(&set.labels(&(0..set.len()).collect::<Vec<_>>())?)?;
         }
     }
+    let busy = Busy::new("building the training program");
     match &args.load {
         Some(file) => (setup.load)(params, file)?,
         None => {
@@ -122,12 +130,16 @@ pub fn run(args: &CommonArgs, gpu: &Gpu, setup: &Setup<'_>) -> Outcome<Report> {
     optimizer.minimize(&loss)?;
     let mut program = graph.compile(gpu, params, &[&loss])?;
     program.set_random_state(args.seed, 0);
+    drop(busy);
     let compiled = start.elapsed().as_secs_f64();
 
     let mut losses = Losses::new(&["bits_per_dim"]);
     let mut progress = Progress::new("training", args.steps);
     let training = Instant::now();
     for step in 0..args.steps {
+        if progress.stopped() {
+            break;
+        }
         let items = batches.batch(step as u64);
         let (x, labels) = (setup.train.pixels(&items)?, setup.train.labels(&items)?);
         program.set_scalars(&optimizer.inputs(step as u64))?;
@@ -147,6 +159,17 @@ pub fn run(args: &CommonArgs, gpu: &Gpu, setup: &Setup<'_>) -> Outcome<Report> {
     let memory = plan.memory();
     let (dispatches, flops) = (plan.steps.len(), plan.flops());
 
+    if stopped() {
+        let checkpoint = Checkpoint {
+            step: losses.len() as u64,
+            seed: args.seed,
+            random_step: losses.len() as u32,
+            ..Default::default()
+        };
+        checkpoint.save(args.out_file("checkpoint.safetensors")?, params)?;
+    }
+
+    let busy = Busy::new("evaluating and drawing");
     let test = evaluate(gpu, setup, setup.test, args.seed)?;
     let train_part = setup.train.clone().take(setup.test.len());
     let train = evaluate(gpu, setup, &train_part, args.seed)?;
@@ -154,6 +177,7 @@ pub fn run(args: &CommonArgs, gpu: &Gpu, setup: &Setup<'_>) -> Outcome<Report> {
         super::write_file(file, &npy(&test.log_prob))?;
     }
     let roundtrip = pictures(args, gpu, setup)?;
+    drop(busy);
     if let Some(file) = &args.losses {
         losses.write(file)?;
     }
@@ -166,7 +190,7 @@ pub fn run(args: &CommonArgs, gpu: &Gpu, setup: &Setup<'_>) -> Outcome<Report> {
         params.save(file, Precision::F32)?;
     }
 
-    let rate = match args.steps {
+    let rate = match losses.len() {
         0 => 0.0,
         n => n as f64 / trained,
     };
@@ -185,7 +209,7 @@ pub fn run(args: &CommonArgs, gpu: &Gpu, setup: &Setup<'_>) -> Outcome<Report> {
         .row("set-up", report::seconds(compiled))
         .row(
             "time per step",
-            match args.steps {
+            match losses.len() {
                 0 => "-".into(),
                 _ => report::seconds(1.0 / rate),
             },
@@ -216,7 +240,7 @@ pub fn run(args: &CommonArgs, gpu: &Gpu, setup: &Setup<'_>) -> Outcome<Report> {
         .figure("seconds_setup", compiled)
         .figure("peak_bytes", memory.total())
         .figure("dispatches_per_step", dispatches)
-        .figure("steps", args.steps)
+        .steps(losses.len(), args.steps)
         .figure("adapter", gpu.name());
     if let Some(last) = losses.last() {
         table.figure("final_loss", f64::from(last[0]));

@@ -7,6 +7,7 @@
 
 pub mod args;
 pub mod flows;
+pub mod interrupt;
 pub mod picture;
 pub mod plot;
 pub mod progress;
@@ -17,16 +18,19 @@ use std::path::Path;
 use std::process::ExitCode;
 
 pub use args::{CommonArgs, Defaults, parse};
+pub use interrupt::stopped;
 pub use picture::Images;
-pub use progress::{Losses, Progress};
+pub use progress::{Busy, Losses, Progress};
 pub use report::Report;
 
 /// A result whose error is told to the user as it stands.
 pub type Outcome<T = ()> = Result<T, Box<dyn std::error::Error>>;
 
-/// Runs an example and tells its error in plain words, with exit code 1.
+/// Runs an example and tells its error in plain words, with exit code 1; 130 where it was
+/// interrupted and has written what there was.
 pub fn main(run: impl FnOnce() -> Outcome) -> ExitCode {
     match run() {
+        Ok(()) if stopped() => ExitCode::from(interrupt::EXIT_CODE),
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error}");
@@ -52,6 +56,37 @@ pub fn make_parent(file: &Path) -> Outcome {
 pub fn make_dir(dir: &Path) -> Outcome {
     std::fs::create_dir_all(dir)
         .map_err(|e| format!("{}: cannot make this directory: {e}", dir.display()).into())
+}
+
+/// Makes a directory and tries to write into it: training may take hours, and what
+/// cannot be kept should be known before.
+pub fn try_dir(dir: &Path) -> Outcome {
+    make_dir(dir)?;
+    let probe = dir.join(format!(".flowgrad-{}.tmp", std::process::id()));
+    std::fs::write(&probe, b"")
+        .and_then(|()| std::fs::remove_file(&probe))
+        .map_err(|e| format!("{}: cannot write into this directory: {e}", dir.display()).into())
+}
+
+/// Tries whether `file` can be written, and leaves it as it is.
+pub fn try_file(file: &Path) -> Outcome {
+    if file.is_dir() {
+        return Err(format!("{}: this is a directory, not a file", file.display()).into());
+    }
+    if file.file_name().is_none() {
+        return Err(format!("{}: this names no file", file.display()).into());
+    }
+    match file.parent() {
+        Some(dir) if !dir.as_os_str().is_empty() => try_dir(dir)?,
+        _ => try_dir(Path::new("."))?,
+    }
+    // Pipes and devices are opened once only.
+    if !file.is_file() {
+        return Ok(());
+    }
+    let open = std::fs::OpenOptions::new().append(true).open(file);
+    open.map(drop)
+        .map_err(|e| format!("{}: cannot be written: {e}", file.display()).into())
 }
 
 /// Writes a whole file, and its directory where that is missing.

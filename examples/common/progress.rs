@@ -1,12 +1,15 @@
-//! A progress bar, and the record of losses.
+//! A progress bar, a sign of life where nothing can be counted, and the record of losses.
 
 use std::io::IsTerminal;
 use std::path::Path;
+use std::sync::mpsc::{RecvTimeoutError, Sender};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::Outcome;
+use super::interrupt::{Listening, stopped};
 
 /// How often a line is printed where there is no terminal to draw on.
 const LINE_EVERY: Duration = Duration::from_secs(5);
@@ -24,10 +27,12 @@ pub struct Progress {
     line: Option<Instant>,
     smooth: Option<f32>,
     done: usize,
+    _listening: Listening,
 }
 
 impl Progress {
-    /// A bar for `total` steps with a word in front.
+    /// A bar for `total` steps with a word in front. While it lives, the first Ctrl-C only
+    /// makes [`Progress::stopped`] true.
     pub fn new(what: &str, total: usize) -> Self {
         let terminal = std::io::stderr().is_terminal();
         let bar = ProgressBar::with_draw_target(
@@ -53,7 +58,13 @@ impl Progress {
             line: None,
             smooth: None,
             done: 0,
+            _listening: Listening::start(),
         }
+    }
+
+    /// Whether no further step is wanted.
+    pub fn stopped(&self) -> bool {
+        stopped()
     }
 
     /// `done` steps are behind us; the last known loss, if there is one.
@@ -107,8 +118,55 @@ impl Progress {
 
     /// Ends the bar; the seconds it ran.
     pub fn finish(self) -> f64 {
-        self.bar.finish();
+        match stopped() {
+            true => self.bar.abandon(),
+            false => self.bar.finish(),
+        }
         self.start.elapsed().as_secs_f64()
+    }
+}
+
+/// Shows that something goes on which has no steps to count: a wheel on a terminal, a line
+/// every few seconds elsewhere. It ends when this is dropped.
+pub struct Busy {
+    bar: ProgressBar,
+    lines: Option<(Sender<()>, JoinHandle<()>)>,
+}
+
+impl Busy {
+    /// Says what goes on.
+    pub fn new(what: &str) -> Self {
+        let bar = ProgressBar::new_spinner();
+        let lines = match std::io::stderr().is_terminal() {
+            true => {
+                bar.set_message(format!("{what} .."));
+                bar.enable_steady_tick(Duration::from_millis(100));
+                None
+            }
+            false => {
+                bar.set_draw_target(ProgressDrawTarget::hidden());
+                let (end, ended) = std::sync::mpsc::channel();
+                let what = what.to_string();
+                let start = Instant::now();
+                let line = move || {
+                    while ended.recv_timeout(LINE_EVERY) == Err(RecvTimeoutError::Timeout) {
+                        eprintln!("{what} .. {:.0} s", start.elapsed().as_secs_f64());
+                    }
+                };
+                Some((end, std::thread::spawn(line)))
+            }
+        };
+        Busy { bar, lines }
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.bar.finish_and_clear();
+        if let Some((end, thread)) = self.lines.take() {
+            drop(end);
+            let _ = thread.join();
+        }
     }
 }
 
@@ -147,6 +205,7 @@ impl Losses {
         self.rows
             .iter()
             .filter_map(|(step, v)| Some((*step as f64, *v.get(column)? as f64)))
+            .filter(|(_, v)| !v.is_nan())
             .collect()
     }
 

@@ -31,6 +31,14 @@ impl Report {
         self
     }
 
+    /// Says so where training was stopped before its end.
+    pub fn steps(&mut self, done: usize, wanted: usize) -> &mut Self {
+        if done < wanted {
+            self.row("stopped", format!("after {done} of {wanted} steps"));
+        }
+        self.figure("steps", done)
+    }
+
     /// Another report below this one, under a heading; its figures begin with `prefix`.
     pub fn append(&mut self, heading: &str, prefix: &str, other: Report) {
         self.rows.push((String::new(), String::new()));

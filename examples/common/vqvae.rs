@@ -7,9 +7,12 @@ use flowgrad::models::VqVae;
 use flowgrad::nn::Mode;
 use flowgrad::optim::{Adam, Optimizer};
 use flowgrad::params::{Precision, Strict};
+use flowgrad::train::Checkpoint;
 use flowgrad::{Gpu, Graph, Params, Program};
 
-use super::{CommonArgs, Images, Losses, Outcome, Progress, Report, picture, plot, report};
+use super::{
+    Busy, CommonArgs, Images, Losses, Outcome, Progress, Report, picture, plot, report, stopped,
+};
 
 /// A data set and how its pixels become the model's input.
 pub struct Digits {
@@ -52,6 +55,7 @@ pub fn run(
     build: impl Fn(&Params) -> flowgrad::Result<VqVae>,
 ) -> Outcome<Report> {
     let start = Instant::now();
+    args.try_paths()?;
     let gpu = args.gpu()?;
     let params = Params::new(args.seed);
     let model = build(&params)?;
@@ -59,17 +63,16 @@ pub fn run(
         true => Order::File,
         false => Order::Shuffled { seed: args.seed },
     };
-    let mut batches = Batches::new(
-        data.train.len(),
-        args.batch.min(data.train.len()),
-        order,
-        true,
-    )?;
-    let batch = batches.batch(0).len();
+    let batch = args.batch_of(data.train.len(), "the number of training images")?;
+    if setup.k_means && args.load.is_none() {
+        enough_for_codes(&model, batch)?;
+    }
+    let mut batches = Batches::new(data.train.len(), batch, order, true)?;
     let [height, width] = model.image_shape();
     let shape = [batch, 1, height, width];
 
     // The training program: loss, gradients, optimiser, codebook averages.
+    let busy = Busy::new("building the training program");
     let graph = Graph::new();
     let out = model.forward(&graph.input("x", shape), Mode::Train);
     let optimizer = Optimizer::new(
@@ -92,6 +95,7 @@ pub fn run(
         &params,
         &[&out.loss, &out.mse, &out.quantized.perplexity],
     )?;
+    drop(busy);
     let compiled = start.elapsed().as_secs_f64();
 
     let mut losses = Losses::new(&["loss", "mse", "perplexity"]);
@@ -99,6 +103,9 @@ pub fn run(
     let training = Instant::now();
     let mut pending = None;
     for step in 0..args.steps {
+        if progress.stopped() {
+            break;
+        }
         // The next batch is prepared and submitted while the last one computes.
         let x = data.input(&data.train, &batches.batch(step as u64))?;
         program.set_scalars(&optimizer.inputs(step as u64))?;
@@ -113,7 +120,18 @@ pub fn run(
     progress.finish();
     let trained = training.elapsed().as_secs_f64();
 
+    if stopped() {
+        let checkpoint = Checkpoint {
+            step: losses.len() as u64,
+            seed: args.seed,
+            ..Default::default()
+        };
+        checkpoint.save(args.out_file("checkpoint.safetensors")?, &params)?;
+    }
+
+    let busy = Busy::new("evaluating");
     let evaluation = evaluate(&gpu, &params, &model, data, args)?;
+    drop(busy);
     if let Some(file) = &args.losses {
         losses.write(file)?;
     }
@@ -128,11 +146,8 @@ pub fn run(
 
     let plan = program.plan();
     let mut table = Report::new();
-    let rate = if args.steps > 0 {
-        args.steps as f64 / trained
-    } else {
-        0.0
-    };
+    let done = losses.len();
+    let rate = if done > 0 { done as f64 / trained } else { 0.0 };
     table
         .row("adapter", gpu.summary())
         .row("parameters", report::count(params.count() as u64))
@@ -148,8 +163,8 @@ pub fn run(
         .row("set-up", report::seconds(compiled))
         .row(
             "time per step",
-            if args.steps > 0 {
-                report::seconds(trained / args.steps as f64)
+            if done > 0 {
+                report::seconds(1.0 / rate)
             } else {
                 "-".into()
             },
@@ -182,13 +197,13 @@ pub fn run(
         .figure("peak_bytes", plan.memory().total())
         .figure("dispatches_per_step", plan.steps.len())
         .figure("parameters", params.count())
-        .figure("steps", args.steps)
+        .steps(done, args.steps)
         .figure("adapter", gpu.name());
     if let Some(last) = losses.last() {
         table.figure("final_loss", f64::from(last[0]));
     }
     // Profiled runs train on, so this comes after everything was saved.
-    if args.steps > 0 {
+    if done > 0 && !stopped() {
         let profile = program.profile(&[], 5)?;
         let total = profile.seconds();
         let rows: Vec<Vec<String>> = profile
@@ -225,6 +240,20 @@ fn record(
     losses.push(step, &values);
     progress.step(step + 1, Some(values[0]));
     Ok(())
+}
+
+/// An error where the first batch has fewer vectors than there are codes to find in them.
+fn enough_for_codes(model: &VqVae, batch: usize) -> Outcome {
+    let [rows, cols] = model.codes_shape();
+    let (each, codes) = (rows * cols, model.quantizer.config().codes);
+    let least = codes.div_ceil(each);
+    match batch >= least {
+        true => Ok(()),
+        false => Err(format!(
+            "--batch {batch}: the {codes} codes start from the first batch, in which an image has {each} vectors; use --batch {least} or more"
+        )
+        .into()),
+    }
 }
 
 /// k-means over the encoder's outputs for the first batches.
