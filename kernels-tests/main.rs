@@ -3,6 +3,7 @@
 
 mod attention;
 mod bases;
+mod borrowed;
 mod codebook;
 mod conv;
 mod coupling;

@@ -234,3 +234,51 @@ fn a_spectral_norm_is_one_and_zeros_stay_zeros() {
             .contains("[6] and [5]")
     );
 }
+
+/// What a pixel's output says does not change with the pixels behind it, and with itself
+/// only where the layer sees its centre.
+#[test]
+fn masked_convolutions_see_only_what_came_before() {
+    use flowgrad::nn::{Centre, Colours, MaskedConv2d};
+    let params = Params::new(5);
+    let even = MaskedConv2d::new(&params.scope("e"), [1, 1], [2, 3], Centre::Seen, None);
+    assert!(even.is_err());
+    let colours = Colours {
+        inputs: vec![0],
+        outputs: vec![0, 1],
+    };
+    let wrong = params.scope("w");
+    assert!(MaskedConv2d::new(&wrong, [2, 2], [3, 3], Centre::Seen, Some(&colours)).is_err());
+    for (centre, own) in [(Centre::Hidden, false), (Centre::Seen, true)] {
+        let scope = params.scope(&format!("{centre:?}"));
+        let layer = MaskedConv2d::new(&scope, [2, 3], [3, 5], centre, None).unwrap();
+        let graph = Graph::new();
+        let y = layer.forward(&graph.input("x", [1, 2, 5, 6]), Mode::Eval);
+        assert_eq!(y.shape().dims(), [1, 3, 5, 6]);
+        let mut program = graph.compile(gpu(), &params, &[&y]).unwrap();
+        let mut run = |at: Option<usize>| {
+            let mut x = vec![0.5f32; 60];
+            if let Some(at) = at {
+                x[at] = 2.0;
+            }
+            program
+                .run(&[("x", Value::F32(&x))])
+                .unwrap()
+                .f32(0)
+                .unwrap()
+        };
+        let base = run(None);
+        // Row 2, column 3 of the second channel.
+        let moved = run(Some(30 + 15));
+        for (i, (a, b)) in base.iter().zip(&moved).enumerate() {
+            let pixel = i % 30;
+            // A kernel of three rows and five columns.
+            let near = match pixel / 6 {
+                2 => (15..=17).contains(&pixel) && (own || pixel > 15),
+                3 => (19..=23).contains(&pixel),
+                _ => false,
+            };
+            assert_eq!(a != b, near, "{centre:?}, pixel {pixel}: {a} and {b}");
+        }
+    }
+}

@@ -1,5 +1,5 @@
 //! Optimisers against PyTorch's trajectories, their masks, clipping, averages and
-//! accumulation, all through the float64 interpreter, trajectories on the GPU too.
+//! accumulation, all through the float64 interpreter, all vectors on the GPU too.
 
 use std::collections::HashMap;
 
@@ -239,6 +239,18 @@ fn average(name: &str, info: &Json, vectors: &Vectors) {
         let got = host.arena(ema)[..n].to_vec();
         assert_close(name, &got, &expected.data[t * n..(t + 1) * n], 0.0);
     }
+    let mut program = graph.compile(gpu(), &params, &[]).expect("a program");
+    for t in 0..info["params"]["steps"].as_u64().expect("steps") as usize {
+        let inputs = optimizer.inputs(t as u64);
+        let row = f32s(&p.data[t * n..(t + 1) * n]);
+        let mut feed = values(&inputs);
+        feed.push(("target", Value::F32(&row)));
+        program.step(&feed).expect("a step");
+        let got = params.arena_values(ema).expect("averages");
+        let got: Vec<f64> = got[..n].iter().copied().map(f64::from).collect();
+        let what = format!("{name}, step {t} on the GPU");
+        assert_close(&what, &got, &expected.data[t * n..(t + 1) * n], 0.0);
+    }
 }
 
 fn clipping(name: &str, info: &Json, vectors: &Vectors) {
@@ -268,9 +280,33 @@ fn clipping(name: &str, info: &Json, vectors: &Vectors) {
     let got = host.evaluate(&[norm], &inputs);
     assert_close(name, &got[0].data, &vectors.read(name, "norm").data, 0.0);
     host.run(&step.updates, &inputs);
+    let mut program = graph.compile(gpu(), &params, &[norm]).expect("a program");
+    let scalar_inputs = optimizer.inputs(0);
+    let data: Vec<Vec<f32>> = names
+        .iter()
+        .map(|n| f32s(&vectors.read(name, n).data))
+        .collect();
+    let mut feed = values(&scalar_inputs);
+    feed.extend(
+        names
+            .iter()
+            .zip(&data)
+            .map(|(n, d)| (n.as_str(), Value::F32(d))),
+    );
+    let got = program
+        .run(&feed)
+        .and_then(|o| o.scalar(0))
+        .expect("a norm");
+    let what = format!("{name} on the GPU");
+    let expected = vectors.read(name, "norm").data;
+    assert_close(&what, &[f64::from(got)], &expected, 0.0);
     for (i, (param, _)) in grads.iter().enumerate() {
+        let expected = vectors.read(name, &format!("c{i}")).data;
         let got: Vec<f64> = host.param(param).iter().map(|v| -v).collect();
-        assert_close(name, &got, &vectors.read(name, &format!("c{i}")).data, 0.0);
+        assert_close(name, &got, &expected, 0.0);
+        let got = param.get().expect("values").into_iter();
+        let got: Vec<f64> = got.map(|v| -f64::from(v)).collect();
+        assert_close(&what, &got, &expected, 0.0);
     }
 }
 

@@ -11,6 +11,7 @@ pub mod exec;
 pub mod flow;
 pub mod gpu;
 pub mod graph;
+pub mod metrics;
 pub mod models;
 pub mod nn;
 pub mod ops;

@@ -1,6 +1,7 @@
 //! How the cases of each family are built from this crate's ops.
 
 use flowgrad::Tensor;
+use flowgrad::nn::{Centre, Colours, causal_mask};
 use flowgrad::ops::{Activation, ConvParams, ConvTransposeParams, PoolParams};
 
 use super::{Inputs, Outputs, VectorCase, codes, flows, losses, matrices};
@@ -15,6 +16,8 @@ pub fn build(case: &VectorCase<'_>, x: &Inputs) -> Outputs {
     match case.family {
         "matmul" => matmul(case, x),
         "conv" => conv(case, x),
+        "masked_conv" => masked(case, x),
+        "metrics" => super::measures::build(case, x),
         "pool" => pool(case, x),
         "pointwise" => pointwise(case, x),
         "reduce" => reduce(case, x),
@@ -81,6 +84,33 @@ fn conv(case: &VectorCase<'_>, x: &Inputs) -> Outputs {
         _ => unknown(case),
     };
     vec![("y", y)]
+}
+
+fn masked(case: &VectorCase<'_>, x: &Inputs) -> Outputs {
+    assert_eq!(case.op, "masked_conv2d");
+    let (image, weight, bias) = (x.get("x"), x.get("w"), x.find("b"));
+    let centre = match case.text("mask") {
+        "A" => Centre::Hidden,
+        _ => Centre::Seen,
+    };
+    let groups = &case.params["colour_groups"];
+    let side = |key: &str| {
+        let list = groups[key].as_array().into_iter().flatten();
+        list.map(|v| v.as_u64().expect("a colour") as u32).collect()
+    };
+    let colours = groups.is_object().then(|| Colours {
+        inputs: side("in"),
+        outputs: side("out"),
+    });
+    let shape: [usize; 4] = weight.shape().dims().try_into().expect("a kernel");
+    let mask = causal_mask(shape, centre, colours.as_ref()).expect("a mask");
+    let mask = x.graph.constant(shape, &mask);
+    let params = ConvParams {
+        padding: case.sizes("padding"),
+        ..Default::default()
+    };
+    let y = image.conv2d(&weight.mul(&mask), bias, &params);
+    vec![("y", y), ("mask", mask)]
 }
 
 fn pool(case: &VectorCase<'_>, x: &Inputs) -> Outputs {

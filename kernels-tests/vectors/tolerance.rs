@@ -109,8 +109,8 @@ fn relative(case: &VectorCase<'_>) -> f64 {
         "linalg" => (8.0 * U * case.double("cond")).max(4e-6),
         "pool" | "optim" => 1e-6,
         "flow" if case.op == "dequant_logit" && case.float("alpha") < 0.01 => 2e-5,
-        "matmul" | "conv" | "norm" | "reduce" | "loss" | "vq" | "pointwise" | "flow"
-        | "spectral" => 4e-6,
+        "masked_conv" | "metrics" | "matmul" | "conv" | "norm" | "reduce" | "loss" | "vq"
+        | "pointwise" | "flow" | "spectral" => 4e-6,
         other => panic!("no tolerance is argued for family {other}"),
     }
 }
@@ -133,7 +133,7 @@ pub fn floor(case: &VectorCase<'_>, name: &str) -> f64 {
 pub fn float64(case: &VectorCase<'_>) -> f64 {
     match case.family {
         // No parameter and no constant on the way.
-        "matmul" | "conv" => 1e-11,
+        "matmul" | "conv" | "masked_conv" => 1e-11,
         "linalg" => (1e-14 * case.double("cond")).max(1e-11),
         _ => 2e-7,
     }

@@ -280,7 +280,8 @@ fn watch(gpu: &Gpu) {
         });
 }
 
-/// What a device with these features and limits can do.
+/// What a device with these features and limits can do. Limits may promise what only a
+/// feature allows: an application may ask for all limits of an adapter and for no feature.
 pub(super) fn profile(
     info: &wgpu::AdapterInfo,
     features: wgpu::Features,
@@ -302,7 +303,10 @@ pub(super) fn profile(
         subgroup_size: subgroups.then_some(info.subgroup_min_size),
         f16: features.contains(wgpu::Features::SHADER_F16),
         int64: features.contains(wgpu::Features::SHADER_INT64),
-        immediates: limits.max_immediate_size,
+        immediates: match features.contains(wgpu::Features::IMMEDIATES) {
+            true => limits.max_immediate_size,
+            false => 0,
+        },
         timestamps: features.contains(
             wgpu::Features::TIMESTAMP_QUERY | wgpu::Features::TIMESTAMP_QUERY_INSIDE_PASSES,
         ),
@@ -313,7 +317,10 @@ pub(super) fn profile(
         max_buffer: limits.max_buffer_size,
         max_bindings: limits.max_storage_buffers_per_shader_stage.min(8) as usize,
         max_groups: limits.max_compute_workgroups_per_dimension,
-        max_invocations: limits.max_compute_invocations_per_workgroup,
+        // Most kernels' workgroups lie along x.
+        max_invocations: limits
+            .max_compute_invocations_per_workgroup
+            .min(limits.max_compute_workgroup_size_x),
         workgroup_memory: limits.max_compute_workgroup_storage_size,
         offset_alignment: u64::from(limits.min_storage_buffer_offset_alignment).max(4),
         packed_conv_flops: PACKED_CONV_FLOPS,
