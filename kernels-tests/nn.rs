@@ -250,7 +250,7 @@ fn masked_convolutions_see_only_what_came_before() {
     let wrong = params.scope("w");
     assert!(MaskedConv2d::new(&wrong, [2, 2], [3, 3], Centre::Seen, Some(&colours)).is_err());
     for (centre, own) in [(Centre::Hidden, false), (Centre::Seen, true)] {
-        let scope = params.scope(&format!("{centre:?}"));
+        let scope = params.scope(format!("{centre:?}"));
         let layer = MaskedConv2d::new(&scope, [2, 3], [3, 5], centre, None).unwrap();
         let graph = Graph::new();
         let y = layer.forward(&graph.input("x", [1, 2, 5, 6]), Mode::Eval);

@@ -69,7 +69,8 @@ pub fn compare(case: &VectorCase<'_>, values: &[(&'static str, Vec<f64>)]) -> Ve
         };
         assert_eq!(got.len(), expected.data.len(), "{} {name}", case.name);
         for (i, (g, e)) in got.iter().zip(&expected.data).enumerate() {
-            if !((g - e).abs() <= allowed) {
+            let error = (g - e).abs();
+            if error.is_nan() || error > allowed {
                 failures.push(format!(
                     "{} ({name}): element {i} is {g:e}, expected {e:e}",
                     case.name
