@@ -39,6 +39,7 @@ mod resnet;
 mod shaders;
 mod shuffles;
 mod spline;
+mod structure;
 mod support;
 mod tape;
 mod training;

@@ -4,7 +4,9 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use flowgrad::optim::{Adam, Ema, Optimizer};
-use flowgrad::params::{ALIGN, ARENA_FLOATS, ArenaInit, ArenaKind, Precision, Strict, WeightsFile};
+use flowgrad::params::{
+    ALIGN, ARENA_FLOATS, ArenaInit, ArenaKind, LoadRules, Precision, Strict, WeightsFile,
+};
 use flowgrad::train::Checkpoint;
 use flowgrad::{Error, Graph, Init, Params};
 use proptest::prelude::*;
@@ -303,6 +305,42 @@ fn what_does_not_fit_is_reported() {
     assert_eq!(report.unexpected, ["extra"]);
     assert_eq!(report.mismatched[0].0, "enc.bias");
     assert_eq!(to.get("enc.weight").expect("values"), [1.0; 24]);
+}
+
+#[test]
+fn rules_find_what_others_named() {
+    let folder = Folder::new();
+    let path = folder.file("theirs.safetensors");
+    let theirs = Params::new(0).scope("module.net");
+    for (name, shape) in [("conv.kernel", vec![4, 3, 1, 1]), ("bn.mask", vec![2])] {
+        theirs.add(name, shape, Init::Ones).expect("new");
+    }
+    let count = theirs.add_state("bn.num_batches_tracked", [1], Init::Ones);
+    count.expect("new");
+    theirs.root().save(&path, Precision::F32).expect("saved");
+
+    let ours = Params::new(0);
+    ours.add("conv.weight", [4, 3], Init::Zeros).expect("new");
+    ours.add("head.weight", [2], Init::Zeros).expect("new");
+    let load = |rules: &LoadRules| ours.load_by(WeightsFile::open(&path)?, rules);
+    let rules = LoadRules::default()
+        .strip("module.")
+        .strip("net.")
+        .rename(".kernel", ".weight")
+        .skip_ending(&[".mask"]);
+    let failed = |rules: &LoadRules| load(rules).expect_err("it does not fit").to_string();
+    let error = failed(&rules);
+    assert!(error.contains("[4, 3, 1, 1] in the file"), "{error}");
+    let rules = rules.any_ones();
+    let error = failed(&rules);
+    assert!(error.contains("head.weight"), "{error}");
+    assert_eq!(ours.get("conv.weight").expect("values"), [0.0; 12]);
+    let rules = rules.may_miss(&["head."]);
+    assert_eq!(load(&rules).expect("loaded").loaded, ["conv.weight"]);
+    assert_eq!(ours.get("conv.weight").expect("values"), [1.0; 12]);
+    // Two tensors that become one.
+    let error = failed(&rules.rename("bn.num_batches_tracked", "conv.weight"));
+    assert!(error.contains("both called `conv.weight`"), "{error}");
 }
 
 /// A file with one tensor `scale` of the given type and bytes.

@@ -8,12 +8,13 @@ mod interpret;
 mod lower;
 mod op;
 pub(crate) mod rewrite;
+mod spec;
 mod tensor;
 
 pub use array::Array;
 pub use interpret::{Feed, evaluate};
 pub use lower::{Access, Bind, Dispatch, KernelBuilder, Lower, Slot};
-pub use op::{Kind, Op, Pointwise, Source, Spec, Vjp};
-pub use tensor::{Graph, NodeId, Tensor};
+pub use op::{Graph, NodeId, Op, Tensor, Vjp};
+pub use spec::{Kind, Pointwise, Source, Spec};
 
-pub(crate) use tensor::{Node, Update, ValueId};
+pub(crate) use op::{Node, Update, ValueId};

@@ -1,51 +1,13 @@
-//! The trait every op implements, and what the planner may ask it.
+//! The types that need each other: an op, the nodes that hold ops, the tensors that name
+//! nodes, and the gradient rule that an op writes in tensors.
 
 use std::any::Any;
 use std::fmt::Debug;
-use std::sync::Arc;
+use std::panic::Location;
+use std::sync::{Arc, Mutex};
 
-use super::{Array, Lower, Tensor};
-use crate::{DType, Error, Result, Shape};
-
-/// Shape and element type of a value.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Spec {
-    /// The extents.
-    pub shape: Shape,
-    /// The element type.
-    pub dtype: DType,
-}
-
-impl Spec {
-    /// A float32 value of the given shape.
-    pub fn f32(shape: impl Into<Shape>) -> Self {
-        Spec {
-            shape: shape.into(),
-            dtype: DType::F32,
-        }
-    }
-
-    /// An integer value of the given shape.
-    pub fn u32(shape: impl Into<Shape>) -> Self {
-        Spec {
-            shape: shape.into(),
-            dtype: DType::U32,
-        }
-    }
-
-    /// A value of the given shape stored as 16-bit floats.
-    pub fn f16(shape: impl Into<Shape>) -> Self {
-        Spec {
-            shape: shape.into(),
-            dtype: DType::F16,
-        }
-    }
-
-    /// Bytes the value takes on the GPU.
-    pub fn bytes(&self) -> u64 {
-        self.dtype.bytes(self.shape.numel())
-    }
-}
+use super::{Array, Kind, Lower, Spec};
+use crate::{Error, Result};
 
 /// One operation: its shape rule, float64 reference, gradient and kernels.
 ///
@@ -100,71 +62,56 @@ pub trait Op: Debug + Send + Sync + Any {
     }
 }
 
-/// What an op is to the planner.
-pub enum Kind<'a> {
-    /// Dispatches of its own, by [`Op::lower`].
-    Kernel,
-    /// A value that is there before the program starts.
-    Source(&'a Source),
-    /// Output `i` is input `i`'s memory under another shape.
-    Alias,
-    /// Element by element; chains of these become one dispatch.
-    Pointwise(&'a dyn Pointwise),
-    /// All inputs side by side in one flat buffer, at these element offsets, with
-    /// zeros between them. Producers write straight into it where they can.
-    Pack(&'a [usize]),
+/// The position of a node in its graph.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct NodeId(pub(crate) u32);
+
+/// One output of one node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct ValueId {
+    pub node: NodeId,
+    pub output: u32,
 }
 
-/// Where a source's value comes from.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Source {
-    /// Given at every run.
-    Input {
-        /// The name under which it is given.
-        name: String,
-    },
-    /// A named parameter or state tensor.
-    Param {
-        /// The parameter set's identity.
-        set: u64,
-        /// The parameter's position in it.
-        index: usize,
-    },
-    /// A whole arena of a parameter set, flat.
-    Arena {
-        /// The parameter set's identity.
-        set: u64,
-        /// The arena's position in it.
-        index: usize,
-    },
-    /// Data baked into the program.
-    Constant {
-        /// Little-endian words.
-        words: Arc<[u32]>,
-    },
-    /// `[seed low, seed high, step, 0]`, advanced by one step at every run.
-    RandomState,
+#[derive(Clone)]
+pub(crate) struct Node {
+    pub op: Arc<dyn Op>,
+    pub inputs: Vec<ValueId>,
+    pub outputs: Vec<Spec>,
+    /// The first error on the way to this node, if any.
+    pub error: Option<Error>,
+    pub origin: &'static Location<'static>,
 }
 
-/// An op that maps elements to elements, with right-aligned broadcasting.
-pub trait Pointwise {
-    /// The WGSL expression of one element, from those of its inputs and, behind them,
-    /// of its [`Pointwise::scalars`].
-    fn wgsl(&self, inputs: &[&str]) -> String;
-    /// Float32 numbers that the op has of its own. They reach the kernel as arguments:
-    /// ops that differ in them only share one pipeline. Whether there are any, and how
-    /// many, must not depend on their values where that can be helped.
-    fn scalars(&self) -> Vec<f32> {
-        Vec::new()
-    }
-    /// Names of snippets in `shaders/lib/` that the expression calls.
-    fn imports(&self) -> &'static [&'static str] {
-        &[]
-    }
-    /// Floating-point operations per element.
-    fn flops(&self) -> u64 {
-        1
-    }
+/// `target` takes the value of `value` when a program has run.
+#[derive(Debug, Clone)]
+pub(crate) struct Update {
+    pub target: ValueId,
+    pub value: ValueId,
+}
+
+#[derive(Default)]
+pub(crate) struct Nodes {
+    pub nodes: Vec<Node>,
+    pub updates: Vec<Update>,
+    pub error: Option<Error>,
+    pub random_streams: u32,
+}
+
+/// A growing list of ops over shapes. Clones share it.
+#[derive(Clone, Default)]
+pub struct Graph(pub(super) Arc<Mutex<Nodes>>);
+
+/// A handle to a value of a graph: a shape, a type, and where it comes from.
+///
+/// Methods never fail: a wrong shape gives a poisoned tensor that remembers the
+/// first error with the caller's file and line; [`crate::tape::backward`] and
+/// [`Graph::compile`] return it, and so does [`Tensor::check`].
+#[derive(Clone)]
+pub struct Tensor {
+    pub(super) graph: Graph,
+    pub(super) id: ValueId,
+    pub(super) spec: Spec,
 }
 
 /// What an op's gradient rule sees: inputs, outputs, upstream gradients.

@@ -1,62 +1,12 @@
-//! `Graph` owns the nodes, `Tensor` is a handle to one output of one node.
+//! How a graph grows and what a tensor tells: the methods of [`Graph`] and [`Tensor`] that
+//! know no op.
 
 use std::panic::Location;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, MutexGuard};
 
-use super::{Kind, Op, Source, Spec};
+use super::op::{Graph, Node, NodeId, Nodes, Op, Tensor, Update, ValueId};
+use super::{Kind, Source, Spec};
 use crate::{DType, Error, Result, Shape};
-
-/// The position of a node in its graph.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct NodeId(pub(crate) u32);
-
-/// One output of one node.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(crate) struct ValueId {
-    pub node: NodeId,
-    pub output: u32,
-}
-
-#[derive(Clone)]
-pub(crate) struct Node {
-    pub op: Arc<dyn Op>,
-    pub inputs: Vec<ValueId>,
-    pub outputs: Vec<Spec>,
-    /// The first error on the way to this node, if any.
-    pub error: Option<Error>,
-    pub origin: &'static Location<'static>,
-}
-
-/// `target` takes the value of `value` when a program has run.
-#[derive(Debug, Clone)]
-pub(crate) struct Update {
-    pub target: ValueId,
-    pub value: ValueId,
-}
-
-#[derive(Default)]
-pub(crate) struct Nodes {
-    pub nodes: Vec<Node>,
-    pub updates: Vec<Update>,
-    pub error: Option<Error>,
-    pub random_streams: u32,
-}
-
-/// A growing list of ops over shapes. Clones share it.
-#[derive(Clone, Default)]
-pub struct Graph(Arc<Mutex<Nodes>>);
-
-/// A handle to a value of a graph: a shape, a type, and where it comes from.
-///
-/// Methods never fail: a wrong shape gives a poisoned tensor that remembers the
-/// first error with the caller's file and line; [`crate::tape::backward`] and
-/// [`Graph::compile`] return it, and so does [`Tensor::check`].
-#[derive(Clone)]
-pub struct Tensor {
-    graph: Graph,
-    id: ValueId,
-    spec: Spec,
-}
 
 #[derive(Debug)]
 struct Poison;

@@ -1,19 +1,13 @@
-//! Whole networks by name, with published configurations as presets. They are
-//! compositions of layers; they must not know data sets or training loops.
+//! Whole networks by name, with published configurations as presets, one room per family.
+//! They are compositions of layers; they must not know data sets or training loops.
 
-mod glow;
-mod glow_nets;
-mod image_flow;
-mod nice;
-mod realnvp;
+mod autoencoder;
+mod flow;
 mod resnet;
-mod vector_flow;
-mod vqvae;
 
-pub use glow::{Glow, GlowConfig, GlowConvention, Mixing};
-pub use image_flow::ImageFlow;
-pub use nice::{Nice, NiceConfig, NicePrior};
-pub use realnvp::{RealNvp, RealNvpConfig};
+pub use autoencoder::{VqVae, VqVaeOutput};
+pub use flow::{
+    Glow, GlowConfig, GlowConvention, ImageFlow, Mixing, Nice, NiceConfig, NicePrior, RealNvp,
+    RealNvpConfig, VectorCoupling, VectorFlowConfig, vector_flow,
+};
 pub use resnet::{ResNet, ResNetConfig, ResNetStem};
-pub use vector_flow::{VectorCoupling, VectorFlowConfig, vector_flow};
-pub use vqvae::{VqVae, VqVaeOutput};

@@ -7,6 +7,7 @@ mod file;
 mod init;
 mod layout;
 mod param;
+mod rules;
 mod store;
 mod weights;
 
@@ -21,6 +22,7 @@ pub(crate) use file::{Record, weights as weights_error, write as write_weights};
 pub use init::Init;
 pub use layout::{ALIGN, ARENA_FLOATS, Arena, ArenaKind, Layout, Place};
 pub use param::Param;
+pub use rules::LoadRules;
 pub(crate) use weights::COMPANION;
 pub use weights::{LoadReport, Strict};
 

@@ -1,11 +1,11 @@
 //! Saving and loading the parameters of a set.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io::{Read, Seek};
 use std::path::Path;
 
 use super::file::{self, Precision, Record, WeightsFile, weights};
-use super::{Param, Params};
+use super::{LoadRules, Param, Params};
 use crate::Result;
 
 /// Tensors of a checkpoint that accompany parameters (optimiser moments) begin with
@@ -15,7 +15,8 @@ pub(crate) const COMPANION: &str = "arena/";
 /// Whether names and shapes must match exactly.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Strict {
-    /// Every parameter in the file, nothing else in it, all shapes equal.
+    /// Every parameter in the file, nothing else in it (but `num_batches_tracked`, which
+    /// batch norms of PyTorch count), all shapes equal.
     Yes,
     /// Loads what fits and reports the rest.
     No,
@@ -55,11 +56,28 @@ impl Params {
     /// The same from a file that is open already, or that lies in memory.
     pub fn load_from<R: Read + Seek>(
         &self,
-        mut file: WeightsFile<R>,
+        file: WeightsFile<R>,
         strict: Strict,
     ) -> Result<LoadReport> {
-        let (report, found) = self.match_file(&file, "");
-        if strict == Strict::Yes {
+        self.load_by(
+            file,
+            &match strict {
+                Strict::Yes => LoadRules::default(),
+                Strict::No => LoadRules::default().lenient(),
+            },
+        )
+    }
+
+    /// Loads parameters and states below this handle's prefix from a file that others
+    /// wrote, by rules for its names and shapes. Nothing changes unless the whole file is
+    /// good. Errors: as [`Params::load`]; two tensors that the rules give one name.
+    pub fn load_by<R: Read + Seek>(
+        &self,
+        mut file: WeightsFile<R>,
+        rules: &LoadRules,
+    ) -> Result<LoadReport> {
+        let (report, found) = self.match_file(&file, rules)?;
+        if !rules.is_lenient() {
             report.demand_all(file.path())?;
         }
         let values = found
@@ -85,44 +103,50 @@ impl Params {
         self.all().into_iter().map(record).collect()
     }
 
-    /// Compares the set with those tensors of a file that begin with `prefix`:
-    /// the report, and the parameters to load with their names in the file.
+    /// Compares the set with a file: the report, and the parameters to load with their
+    /// names in the file.
     pub(crate) fn match_file<R: Read + Seek>(
         &self,
         file: &WeightsFile<R>,
-        prefix: &str,
-    ) -> (LoadReport, Vec<(Param, String)>) {
+        rules: &LoadRules,
+    ) -> Result<(LoadReport, Vec<(Param, String)>)> {
+        let mut in_file: BTreeMap<String, String> = BTreeMap::new();
+        for original in file.names() {
+            let Some(name) = rules.name(&original) else {
+                continue;
+            };
+            if let Some(other) = in_file.insert(name.clone(), original.clone()) {
+                let detail = format!("`{other}` and it are both called `{name}` by the rules");
+                return Err(weights(file.path(), &original, detail));
+            }
+        }
         let skip = self.prefix.len();
         let mut report = LoadReport::default();
         let mut found = Vec::new();
         for param in self.all() {
             let name = param.name()[skip..].to_string();
-            let in_file = format!("{prefix}{name}");
-            match file.shape(&in_file) {
-                None => report.missing.push(name),
-                Some(shape) if shape != param.shape().dims() => {
-                    let detail = format!("{shape:?} in the file, {:?} here", param.shape());
-                    report.mismatched.push((name, detail));
+            let Some(original) = in_file.remove(&name) else {
+                if !rules.keeps(&name) {
+                    report.missing.push(name);
                 }
-                Some(_) if !file.is_float(&in_file) => {
-                    report
-                        .mismatched
-                        .push((name, "its elements are not floats".into()));
-                }
-                Some(_) => {
-                    report.loaded.push(name);
-                    found.push((param, in_file));
-                }
+                continue;
+            };
+            let shape = file.shape(&original).unwrap_or(&[]);
+            if !rules.fits(shape, &param) {
+                let detail = format!("{shape:?} in the file, {:?} here", param.shape());
+                report.mismatched.push((name, detail));
+            } else if !file.is_float(&original) {
+                let detail = "its elements are not floats".to_string();
+                report.mismatched.push((name, detail));
+            } else {
+                report.loaded.push(name);
+                found.push((param, original));
             }
         }
-        let known = |name: &str| self.find(name).is_ok();
-        report.unexpected = file
-            .names()
-            .into_iter()
-            .filter_map(|name| Some(name.strip_prefix(prefix)?.to_string()))
-            .filter(|name| !known(name) && !name.starts_with(COMPANION))
-            .collect();
-        (report, found)
+        let left = in_file.into_keys();
+        let counts = |name: &String| !name.starts_with(COMPANION) && !rules.passes_over(name);
+        report.unexpected = left.filter(counts).collect();
+        Ok((report, found))
     }
 }
 

@@ -13,7 +13,7 @@ use std::path::Path;
 use std::str::FromStr;
 
 use crate::params::{
-    ArenaKind, COMPANION, Layout, Params, Precision, Record, WeightsFile, weights_error,
+    ArenaKind, COMPANION, Layout, LoadRules, Params, Precision, Record, WeightsFile, weights_error,
     write_weights,
 };
 use crate::{Error, Result};
@@ -93,7 +93,7 @@ impl Checkpoint {
                 .collect(),
         };
         let root = params.root();
-        let (report, _) = root.match_file(&file, "");
+        let (report, _) = root.match_file(&file, &LoadRules::default())?;
         report.demand_all(path)?;
         let expected = companion_shapes(&root);
         check_companions(path, &file, &expected)?;

@@ -9,8 +9,8 @@ pub use super::coupling_layout::{CouplingMask, CouplingParams, CouplingScale, Ra
 use super::coupling_layout::Places;
 use crate::device::DeviceClass;
 use crate::graph::{Access, Array, KernelBuilder, Lower, Op, Slot, Spec, Tensor, Vjp};
+use crate::ops::reduce::axes::expect_f32;
 use crate::ops::reduce::fold::{Fold, Split, fold};
-use crate::ops::reduce::reduce::expect_f32;
 use crate::{Error, Result};
 
 const SHADER: &str = include_str!("../../../shaders/flow/coupling.wgsl");

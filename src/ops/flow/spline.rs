@@ -2,7 +2,7 @@
 //! 2019, "Neural spline flows"), forward and inverse, with the logarithm of the derivative.
 
 use crate::graph::{Array, KernelBuilder, Lower, Op, Slot, Spec, Tensor, Vjp};
-use crate::ops::reduce::reduce::expect_f32;
+use crate::ops::reduce::axes::expect_f32;
 use crate::{Error, Result, Shape};
 
 const SHADER: &str = include_str!("../../../shaders/flow/spline.wgsl");

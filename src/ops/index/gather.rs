@@ -1,7 +1,7 @@
 //! Rows by index: embedding look-up and one-hot vectors.
 
 use crate::graph::{Array, Lower, Op, Slot, Spec, Tensor, Vjp};
-use crate::ops::reduce::reduce::expect_f32;
+use crate::ops::reduce::axes::expect_f32;
 use crate::{DType, Error, Result, Shape};
 
 const SHADER: &str = include_str!("../../../shaders/index/gather.wgsl");

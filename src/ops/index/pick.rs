@@ -1,8 +1,8 @@
 //! One element of each row: `take_along_axis`, and its gradient.
 
 use crate::graph::{Array, Lower, Op, Slot, Spec, Tensor, Vjp};
+use crate::ops::reduce::axes::{each, normalize_axes, offset_expression, reduced_shape};
 use crate::ops::reduce::fold::{Split, digits};
-use crate::ops::reduce::reduce::{each, normalize_axes, offset_expression, reduced_shape};
 use crate::{DType, Error, Result, Shape};
 
 const SHADER: &str = include_str!("../../../shaders/index/pick.wgsl");

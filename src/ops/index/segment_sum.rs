@@ -7,8 +7,8 @@
 use super::gather::expect_u32;
 use crate::device::DeviceClass;
 use crate::graph::{Access, Array, Lower, Op, Slot, Spec, Tensor, Vjp};
+use crate::ops::reduce::axes::expect_f32;
 use crate::ops::reduce::fold::{Fold, Split, fold};
-use crate::ops::reduce::reduce::expect_f32;
 use crate::{Error, Result, Shape};
 
 const SUM: &str = include_str!("../../../shaders/index/segment_sum.wgsl");

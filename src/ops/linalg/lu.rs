@@ -4,7 +4,7 @@ use super::lu_shuffle;
 use super::triangular::{Triangular, square};
 use crate::device::DeviceClass;
 use crate::graph::{Access, Array, Lower, Op, Slot, Spec, Tensor, Vjp};
-use crate::ops::reduce::reduce::expect_f32;
+use crate::ops::reduce::axes::expect_f32;
 use crate::{Error, Result};
 
 const PANEL: &str = include_str!("../../../shaders/linalg/lu.wgsl");
@@ -152,7 +152,7 @@ impl Op for Lu {
             );
         }
         if let Some(grad) = cx.grad_if_any(4) {
-            let inverse = super::solve::finite(&super::solve::lu_inverse(&lu, &perm));
+            let inverse = super::singular::finite(&super::solve::lu_inverse(&lu, &perm));
             let mut shape = grad.shape().dims().to_vec();
             shape.extend([1, 1]);
             let by_log_det = inverse.transpose(-1, -2).mul(&grad.reshape(shape));
@@ -228,15 +228,9 @@ fn panel(cx: &mut Lower<'_>, [batch, n, first, end]: [usize; 4]) -> Result<()> {
         kernel = kernel.read(Slot::In(0));
     }
     kernel
-        .flops(panel_flops([batch, n, first, end]))
+        .flops(lu_shuffle::panel_flops([batch, n, first, end]))
         .trips(copied + width.div_ceil(8) * steps)
         .flat_groups(batch)
-}
-
-/// Operations of factoring the columns `first..end`.
-pub(in crate::ops) fn panel_flops([batch, n, first, end]: [usize; 4]) -> usize {
-    let (rows, w) = ((n - first) as f64, (end - first) as f64);
-    (batch as f64 * (rows * w * w - w * w * w / 3.0)) as usize
 }
 
 /// Carries the factored columns `first..end` to all others.

@@ -1,7 +1,6 @@
 //! How factorisations are lowered on software adapters: by lanes that hold rows in
 //! registers and exchange them by shuffles, instead of by workgroup memory and barriers.
 
-use super::lu::panel_flops;
 use crate::Result;
 use crate::device::DeviceClass;
 use crate::graph::{Access, Lower, Slot};
@@ -145,4 +144,10 @@ pub(in crate::ops) fn carry(
         .flops(batch * rest * width * (width + 2 * rest))
         .trips(width + (n - first).div_ceil(STRIP_ROWS) * (1 + width / 8))
         .flat_groups(batch * (first.div_ceil(strip) + rest.div_ceil(strip)))
+}
+
+/// Operations of factoring the columns `first..end`.
+pub(in crate::ops) fn panel_flops([batch, n, first, end]: [usize; 4]) -> usize {
+    let (rows, w) = ((n - first) as f64, (end - first) as f64);
+    (batch as f64 * (rows * w * w - w * w * w / 3.0)) as usize
 }

@@ -4,6 +4,7 @@
 pub(in crate::ops) mod lu;
 pub(in crate::ops) mod lu_shuffle;
 pub(in crate::ops) mod plu;
+mod singular;
 pub(in crate::ops) mod solve;
 pub(in crate::ops) mod triangular;
 

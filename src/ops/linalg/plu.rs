@@ -3,7 +3,7 @@
 
 use super::triangular::{Triangular, square};
 use crate::graph::{Array, Lower, Op, Slot, Spec, Tensor, Vjp};
-use crate::ops::reduce::reduce::expect_f32;
+use crate::ops::reduce::axes::expect_f32;
 use crate::{Error, Result};
 
 const SHADER: &str = include_str!("../../../shaders/linalg/plu.wgsl");

@@ -1,5 +1,6 @@
 //! Determinants and inverses of square matrices, by their LU factors.
 
+use super::singular::finite;
 use super::triangular::Triangular;
 use crate::Tensor;
 
@@ -10,14 +11,6 @@ pub(crate) fn lu_inverse(lu: &Tensor, perm: &Tensor) -> Tensor {
     let p = perm.stop_gradient().one_hot(lu.dim(-1));
     let y = lu.solve_triangular(&p, Triangular::lower().unit());
     lu.solve_triangular(&y, Triangular::upper())
-}
-
-/// Zeros in place of infinities, with which a gradient must not be multiplied.
-#[track_caller]
-pub(crate) fn finite(x: &Tensor) -> Tensor {
-    let limit = x.full_like(f32::MAX);
-    let holds = x.abs().less_equal(&limit).stop_gradient();
-    holds.select(x, &x.zeros_like())
 }
 
 impl Tensor {

@@ -2,7 +2,7 @@
 
 use crate::device::{DeviceClass, LOOP_BUDGET};
 use crate::graph::{Array, Lower, Op, Slot, Spec, Tensor, Vjp};
-use crate::ops::reduce::reduce::expect_f32;
+use crate::ops::reduce::axes::expect_f32;
 use crate::{Error, Result, Shape};
 
 const SHADER: &str = include_str!("../../../shaders/linalg/triangular.wgsl");
@@ -144,7 +144,7 @@ impl Op for SolveTriangular {
         let (t, x) = (cx.input(0).clone(), cx.output(0).clone());
         let db = t.solve_masked(&cx.grad(0), self.kind.transposed());
         if cx.needs(0) {
-            let x = super::solve::finite(&x);
+            let x = super::singular::finite(&x);
             let product = match self.kind.transpose {
                 true => x.matmul_with(&db, false, true),
                 false => db.matmul_with(&x, false, true),

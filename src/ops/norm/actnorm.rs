@@ -6,7 +6,7 @@
 
 use super::batch_norm::CenteredSums;
 use crate::graph::{Array, Kind, Lower, Op, Pointwise, Spec, Tensor, Vjp};
-use crate::ops::reduce::reduce::{each, expect_f32, reduced_shape};
+use crate::ops::reduce::axes::{each, expect_f32, reduced_shape};
 use crate::{Error, Result, Shape};
 
 /// `(x + bias) * e^log_scale`, or the inverse `x * e^-log_scale - bias`. The parameters

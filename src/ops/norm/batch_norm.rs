@@ -6,8 +6,8 @@
 //! pointwise chain. Ioffe and Szegedy 2015; Wu and He 2018; Ba et al. 2016.
 
 use crate::graph::{Array, Kind, Lower, Op, Pointwise, Slot, Spec, Tensor, Vjp};
+use crate::ops::reduce::axes::{each, expect_f32, normalize_axes, reduced_shape};
 use crate::ops::reduce::fold::{Fold, Split, fold, moments};
-use crate::ops::reduce::reduce::{each, expect_f32, normalize_axes, reduced_shape};
 use crate::{Error, Result, Shape};
 
 /// Mean and biased variance over `axes`, which stay with extent 1.

@@ -1,6 +1,6 @@
 //! Running sums along an axis.
 
-use super::reduce::{each, expect_f32, normalize_axes};
+use super::axes::{each, expect_f32, normalize_axes};
 use crate::Result;
 use crate::device::DeviceClass;
 use crate::graph::{Array, Lower, Op, Slot, Spec, Tensor, Vjp};

@@ -2,7 +2,7 @@
 //! every output. Long folds are cut into parts, whose results a further pass folds
 //! again, always in the same order.
 
-use super::reduce::offset_expression;
+use super::axes::offset_expression;
 use crate::device::DeviceClass;
 use crate::graph::{Lower, Slot};
 use crate::{Result, Shape};

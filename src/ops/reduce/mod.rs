@@ -1,6 +1,7 @@
 //! Many elements to one along axes: sums, extrema, moments, softmax and running sums.
 //! Every order of summation is fixed.
 
+pub(in crate::ops) mod axes;
 pub(in crate::ops) mod cumsum;
 pub(in crate::ops) mod fold;
 #[allow(clippy::module_inception, reason = "named like its shader")]

@@ -1,7 +1,7 @@
 //! Softmax and log-softmax along an axis, with the maximum taken out.
 
+use super::axes::{each, expect_f32, normalize_axes};
 use super::fold::{Fold, Split, fold};
-use super::reduce::{each, expect_f32, normalize_axes};
 use crate::Result;
 use crate::device::DeviceClass;
 use crate::graph::{Array, Lower, Op, Slot, Spec, Tensor, Vjp};

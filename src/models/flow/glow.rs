@@ -4,63 +4,16 @@ use std::io::{Read, Seek};
 use std::ops::Deref;
 use std::path::Path;
 
-use super::glow_nets::{Border, CouplingNet, TopNet, ZeroConv};
+use super::glow_convention::GlowConvention;
+use super::glow_nets::{CouplingNet, TopNet, ZeroConv};
 use super::image_flow::{ImageFlow, image_size};
 use crate::flow::{
-    ActNorm, ActNormScale, Chain, Coupling, Flow, Inv1x1, Memory, MultiScale, Permutation,
-    PriorLayout, Split, Squeeze, StandardNormal, TopPrior,
+    ActNorm, Chain, Coupling, Flow, Inv1x1, Memory, MultiScale, Permutation, PriorLayout, Split,
+    Squeeze, StandardNormal, TopPrior,
 };
-use crate::ops::{CouplingMask, CouplingParams, RawLayout};
-use crate::params::WeightsFile;
+use crate::ops::{CouplingMask, CouplingParams};
+use crate::params::{LoadRules, WeightsFile};
 use crate::{Error, Params, Result};
-
-/// Details in which implementations of Glow differ.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum GlowConvention {
-    /// This crate's: actnorm holds `log_scale`, convolutions pad with zeros, raw scales
-    /// stand before shifts, the top's mean and log-deviation are one number per channel.
-    House,
-    /// rosinality/glow-pytorch: actnorm holds `scale` as it multiplies, convolutions that
-    /// start as zero pad with ones, the top's prior is such a convolution over zeros; the
-    /// last level's 1x1 convolutions are held as factors even with [`Mixing::Full`].
-    Rosinality,
-    /// openai/glow: actnorm holds a third of the log-scale, networks have actnorm instead
-    /// of biases, 3x3 convolutions have one more input channel that marks the border,
-    /// shifts and raw scales (means and log-deviations in splits) alternate.
-    OpenAi,
-}
-
-impl GlowConvention {
-    pub(super) fn border(self) -> Border {
-        match self {
-            GlowConvention::House => Border::Zeros,
-            GlowConvention::Rosinality => Border::Ones,
-            GlowConvention::OpenAi => Border::EdgeChannel,
-        }
-    }
-
-    fn actnorm(self) -> ActNormScale {
-        match self {
-            GlowConvention::House => ActNormScale::Log { factor: 1.0 },
-            GlowConvention::Rosinality => ActNormScale::Multiplicative,
-            GlowConvention::OpenAi => ActNormScale::Log { factor: 3.0 },
-        }
-    }
-
-    fn raw(self) -> RawLayout {
-        match self {
-            GlowConvention::OpenAi => RawLayout::ShiftScaleInterleaved,
-            _ => RawLayout::ScaleShift,
-        }
-    }
-
-    fn split(self) -> PriorLayout {
-        match self {
-            GlowConvention::OpenAi => PriorLayout::Interleaved,
-            _ => PriorLayout::Halves,
-        }
-    }
-}
 
 /// What mixes the channels between couplings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -327,69 +280,35 @@ impl Glow {
     }
 
     /// The same from a file that is open already, or that lies in memory.
-    pub fn load_from<R: Read + Seek>(
-        &self,
-        params: &Params,
-        mut file: WeightsFile<R>,
-    ) -> Result<()> {
-        let path = file.path().to_path_buf();
-        let wrong = |tensor: &str, detail: String| Error::Weights {
-            file: path.display().to_string(),
-            tensor: tensor.into(),
-            detail,
-        };
-        let names = file.names();
-        let short = |name: &str| name.strip_prefix("module.").unwrap_or(name).to_string();
-        let count = |part: &str| {
-            let number = |name: &String| {
-                let short = short(name);
-                let mut parts = short.split('.').skip_while(|p| *p != part);
-                parts.nth(1)?.parse::<usize>().ok()
-            };
-            let most = names.iter().filter_map(number).max();
-            most.map_or(0, |n| n.saturating_add(1))
-        };
-        let (levels, depth) = (count("blocks"), count("flows"));
+    pub fn load_from<R: Read + Seek>(&self, params: &Params, file: WeightsFile<R>) -> Result<()> {
+        let (levels, depth) = (numbers(&file, "blocks"), numbers(&file, "flows"));
         if (levels, depth) != (self.config.levels, self.config.depth) {
-            return Err(wrong(
-                "",
-                format!(
+            return Err(Error::Weights {
+                file: file.path().display().to_string(),
+                tensor: String::new(),
+                detail: format!(
                     "these are weights of {levels} levels of {depth} steps, this model has {} levels of {} steps",
                     self.config.levels, self.config.depth
                 ),
-            ));
+            });
         }
-        let mut left: std::collections::BTreeMap<String, String> =
-            names.iter().map(|n| (short(n), n.clone())).collect();
-        let essential =
-            |shape: &[usize]| -> Vec<usize> { shape.iter().copied().filter(|d| *d != 1).collect() };
-        let mut values = Vec::new();
-        for param in params.all() {
-            let Some(name) = left.remove(param.name()) else {
-                return Err(wrong(param.name(), "it is not in the file".into()));
-            };
-            let shape = file.shape(&name).unwrap_or(&[]);
-            if essential(shape) != essential(param.shape().dims()) {
-                return Err(wrong(
-                    &name,
-                    format!("{shape:?} in the file, {:?} here", param.shape()),
-                ));
-            }
-            let read = file.read(&name)?;
-            values.push((param, read));
-        }
-        let follows = [".u_mask", ".l_mask", ".l_eye", ".initialized"];
-        if let Some(name) = left
-            .keys()
-            .find(|n| !follows.iter().any(|f| n.ends_with(f)))
-        {
-            return Err(wrong(name, "it is in the file, but no parameter".into()));
-        }
-        for (param, values) in values {
-            param.set(&values)?;
-        }
+        let rules = LoadRules::default()
+            .strip("module.")
+            .any_ones()
+            .skip_ending(&[".u_mask", ".l_mask", ".l_eye", ".initialized"]);
+        params.load_by(file, &rules)?;
         Ok(())
     }
+}
+
+/// How many numbers follow `part` in the names of a file, from 0 on.
+fn numbers<R: Read + Seek>(file: &WeightsFile<R>, part: &str) -> usize {
+    let number = |name: &String| {
+        let mut parts = name.split('.').skip_while(|p| *p != part);
+        parts.nth(1)?.parse::<usize>().ok()
+    };
+    let most = file.names().iter().filter_map(number).max();
+    most.map_or(0, |n| n.saturating_add(1))
 }
 
 /// One step of flow over `channels` channels.

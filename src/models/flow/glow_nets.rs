@@ -1,22 +1,10 @@
 //! The networks inside Glow, in three conventions.
 
-use super::glow::GlowConvention;
+use super::glow_convention::{Border, GlowConvention};
 use crate::flow::{ActNorm, ActNormScale, Bijector, Context, Network};
 use crate::nn::Conv2d;
 use crate::ops::{Activation, ConvParams};
 use crate::{DType, Init, Param, Params, Result, Tensor};
-
-/// What a 3x3 convolution sees beyond the border of its input.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Border {
-    /// Zeros.
-    Zeros,
-    /// Ones in every channel.
-    Ones,
-    /// Zeros, and one more input channel (the last one) that is 1 beyond the border and 0
-    /// inside.
-    EdgeChannel,
-}
 
 impl Border {
     fn weight_shape(self, inputs: usize, outputs: usize) -> [usize; 4] {
