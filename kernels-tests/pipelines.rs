@@ -1,7 +1,10 @@
 //! What a device keeps compiled: numbers are arguments, and the cache can be emptied.
 
 use flowgrad::gpu::GpuOptions;
-use flowgrad::{Gpu, Graph, Params, Program};
+use flowgrad::graph::{Array, Kind, Lower, Op, Pointwise, Spec, Vjp};
+use flowgrad::{Error, Gpu, Graph, Params, Program, Result, Tensor};
+
+use crate::support::{Numbers, gpu};
 
 fn fresh() -> Gpu {
     let options = GpuOptions {
@@ -82,5 +85,81 @@ fn more_numbers_than_immediates_hold_are_right() {
             (got - expected).abs() <= 1e-6 * expected.abs(),
             "{got} {expected}"
         );
+    }
+}
+
+/// A pointwise op with its numbers in its text.
+#[derive(Debug)]
+struct Baked(&'static str);
+
+impl Pointwise for Baked {
+    fn wgsl(&self, x: &[&str]) -> String {
+        self.0.replace('X', x[0])
+    }
+
+    fn imports(&self) -> &'static [&'static str] {
+        &["math"]
+    }
+}
+
+impl Op for Baked {
+    fn name(&self) -> &'static str {
+        "baked"
+    }
+
+    fn infer(&self, inputs: &[&Spec]) -> Result<Vec<Spec>> {
+        Ok(vec![inputs[0].clone()])
+    }
+
+    fn reference(&self, _: &[&Array]) -> Result<Vec<Array>> {
+        Err(Error::Graph("it is compared on the GPU".into()))
+    }
+
+    fn vjp(&self, _: &mut Vjp<'_>) -> Result<()> {
+        Ok(())
+    }
+
+    fn lower(&self, _: &mut Lower<'_>) -> Result<()> {
+        Ok(())
+    }
+
+    fn kind(&self) -> Kind<'_> {
+        Kind::Pointwise(self)
+    }
+}
+
+#[test]
+fn numbers_as_arguments_give_the_bits_of_literals() {
+    type Given = fn(&Tensor) -> Tensor;
+    let pairs: [(Given, &str); 8] = [
+        (|x| x.mul_scalar(0.37), "X * 0.37f"),
+        (|x| x.add_scalar(-0.37), "X + -0.37f"),
+        (|x| x.clamp(-0.37, 1.7), "clamp(X, -0.37f, 1.7f)"),
+        (|x| x.leaky_relu(0.37), "select(0.37f * X, X, X > 0.0)"),
+        (|x| x.elu(0.37), "select(0.37f * expm1(X), X, X > 0.0)"),
+        (|x| x.abs().pow_scalar(2.3), "pow_f32(abs(X), 2.3f)"),
+        (|x| x.pow_scalar(7.0), "powi(X, 7.0f)"),
+        (|x| x.div(&x.full_like(0.37)), "X / 0.37f"),
+    ];
+    let mut numbers = Numbers::new(5);
+    let x: Vec<f32> = (0..4096)
+        .map(|_| numbers.uniform(-3.0, 3.0) * 2f32.powi(numbers.uniform(-9.0, 9.0) as i32))
+        .collect();
+    let graph = Graph::new();
+    let input = graph.input("x", [x.len()]);
+    let outputs: Vec<Tensor> = pairs
+        .into_iter()
+        .flat_map(|(given, text)| [given(&input), graph.push1(Baked(text), &[&input])])
+        .collect();
+    let wanted: Vec<&Tensor> = outputs.iter().collect();
+    let params = Params::new(0);
+    let mut program = graph.compile(gpu(), &params, &wanted).expect("compiles");
+    let out = program.run(&[("x", (&x).into())]).expect("runs");
+    for (i, (_, text)) in pairs.iter().enumerate() {
+        let bits = |k: usize| -> Vec<u32> {
+            let values = out.f32(k).expect("values");
+            values.iter().map(|v| v.to_bits()).collect()
+        };
+        assert_eq!(bits(2 * i), bits(2 * i + 1), "{text}");
     }
 }

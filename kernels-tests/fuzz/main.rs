@@ -115,7 +115,14 @@ fn fuzz(mut parser: Parser) {
         PEAK.set(before);
         let begin = Instant::now();
         let outcome = catch_unwind(AssertUnwindSafe(|| (parser.parse)(&bytes)));
-        let (took, peak) = (begin.elapsed(), PEAK.get() - before);
+        let peak = PEAK.get() - before;
+        let mut took = begin.elapsed();
+        // Another process may have had the core: twice in a row is no chance.
+        if took > PATIENCE && outcome.is_ok() {
+            let begin = Instant::now();
+            let _ = (parser.parse)(&bytes);
+            took = took.min(begin.elapsed());
+        }
         let Ok(outcome) = outcome else {
             fail("a panic".into());
         };

@@ -5,6 +5,9 @@
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+/// Drivers keep some megabytes; a file beyond this is none of theirs.
+const MAX_BYTES: u64 = 256 << 20;
+
 /// A pipeline cache with a file behind it.
 pub(super) struct DiskCache {
     pub cache: wgpu::PipelineCache,
@@ -21,7 +24,11 @@ impl DiskCache {
             .map(|c| if c.is_ascii_alphanumeric() { c } else { '_' })
             .collect();
         let path = directory()?.join(format!("{key}_{driver}_{}.bin", env!("CARGO_PKG_VERSION")));
-        let data = std::fs::read(&path).ok();
+        let size = std::fs::metadata(&path).map_or(0, |m| m.len());
+        let data = match size <= MAX_BYTES {
+            true => std::fs::read(&path).ok(),
+            false => None,
+        };
         // SAFETY: the file was written by `store` from `get_data` of an adapter with
         // the same key; wgpu checks the header and falls back to an empty cache.
         let cache = unsafe {
