@@ -123,6 +123,86 @@ fn with_and_without_subgroups() {
     }
 }
 
+/// Devices with and without subgroups.
+fn devices() -> Vec<Gpu> {
+    let with = |subgroups| {
+        let options = GpuOptions {
+            subgroups,
+            ..Default::default()
+        };
+        Gpu::with(options).unwrap()
+    };
+    vec![with(true), with(false)]
+}
+
+#[test]
+fn a_mean_far_from_zero_costs_no_digits() {
+    for gpu in devices() {
+        for (mean, spread) in [(100.0, 1.0), (1000.0, 1.0), (10.0, 0.01), (-1e6, 10.0)] {
+            // Whole vectors and not; the last with few rows, whose codes are merged in parts.
+            for (n, k, d) in [(70, 512, 16), (33, 130, 7), (3, 2050, 4)] {
+                let around = |shape, seed| {
+                    Data::uniform(shape, seed, mean - 1.7 * spread, mean + 1.7 * spread)
+                };
+                let data = [around([n, d], 8), around([k, d], 9)];
+                found(&gpu, &data, None);
+            }
+        }
+    }
+}
+
+#[test]
+fn numbers_whose_squares_overflow() {
+    let rows = [
+        1e20, 1e20, -1e20, 2e20, 0.5, 0.75, -3.0, 2.0, 3e37, 1e37, 4e19, -1.0, 0.0, 0.0, 9e19, 1e20,
+    ];
+    let mixed = [
+        0.0, 0.0, 1.0, 1.0, -3.0, 1.0, 1e20, 1e20, -1e20, 1e20, 1e25, 0.0, 1e38, 1e37, 0.5, 0.5,
+    ];
+    let small = [0.0, 0.0, 1.0, 1.0, -1.0, 2.5, 2.0, -3.0];
+    let large = [1e20, 1e20, -1e20, 2e20, 3e20, -1e20];
+    for gpu in devices() {
+        // 8 rows, and 24, which subgroups share.
+        for times in [1, 3] {
+            let rows = Data::values([8 * times, 2], &rows.repeat(times));
+            let search = |codes: &[f32], nearest: [u32; 8]| {
+                let codes = Data::values([codes.len() / 2, 2], codes);
+                found(&gpu, &[rows.clone(), codes], Some(&nearest.repeat(times)));
+            };
+            search(&mixed, [3, 4, 7, 2, 5, 1, 0, 3]);
+            search(&small, [1, 2, 1, 2, 1, 3, 0, 1]);
+            search(&large, [0, 1, 0, 0, 2, 0, 0, 0]);
+        }
+    }
+    // A code that is no number is nobody's nearest, and spoils no other.
+    let codes = Data::values([3, 2], &[f32::NAN, 1.0, 5.0, 5.0, 5.0, f32::INFINITY]);
+    for gpu in devices() {
+        found(
+            &gpu,
+            &[Data::f32([20, 2], 3), codes.clone()],
+            Some(&[1; 20]),
+        );
+    }
+}
+
+/// Panics where the GPU or the reference finds other codes than these, or than each other.
+#[track_caller]
+fn found(gpu: &Gpu, data: &[Data; 2], expected: Option<&[u32]>) {
+    let case = build_case(
+        "found",
+        data,
+        |_, t| vec![t[0].codebook_nearest(&t[1])],
+        false,
+    );
+    let exact: Vec<u32> = case.reference()[0].data.iter().map(|v| *v as u32).collect();
+    let (got, kernels) = run_on(gpu, &case.inputs, &case.wanted()).unwrap();
+    let Data::U32 { values, .. } = &got[0] else {
+        unreachable!()
+    };
+    assert_eq!(&exact, expected.unwrap_or(&exact), "the reference");
+    assert_eq!(values, &exact, "{kernels:?}");
+}
+
 #[test]
 fn long_searches_are_dealt_out_over_dispatches() {
     for subgroups in [true, false] {

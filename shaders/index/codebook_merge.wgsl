@@ -1,7 +1,7 @@
 // y[first + n] = index[p, n] of the part p with the lowest best[p, n], the first where
 // several are
 //   index, best [parts, rows], y [N]
-// Grid: flat, one invocation per row. Caller: ops/codebook.rs
+// Grid: flat, one invocation per row. Caller: ops/index/codebook.rs
 #import grid
 
 struct Args {

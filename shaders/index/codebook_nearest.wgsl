@@ -1,10 +1,13 @@
-// y[n] = the lowest k that minimises |e_k|^2 / 2 - x_n . e_k, i.e. the distance |x_n - e_k|
-//   x [N, D], e [K, D], norms [K] = |e|^2 / 2, y [N]; width counts VEC-vectors of D
+// y[n] = the lowest k that minimises |e_k|^2 / 2 - x_n . e_k, i.e. the distance |x_n - e_k|,
+// both measured from the center
+//   x [N, D], e [K, D], center [D] of codebook_center, norms [2, K] of codebook_norms,
+//   y [N], least [1] the lowest norm; width counts VEC-vectors of D
 // One invocation takes ROWS rows of x and CODES codes at a time through registers,
 // over its part of the codes; no distance is stored. With SPLIT the parts leave their
 // minima in best and index [parts, rows of the dispatch] for codebook_merge.
-// Grid: flat, x over row tiles, then parts of the codebook. Caller: ops/codebook.rs
+// Grid: flat, x over row tiles, then parts of the codebook. Caller: ops/index/codebook.rs
 #import grid
+#import center
 
 struct Args {
     // Rows of this dispatch: the first, and the one past the last.
@@ -28,8 +31,14 @@ struct Args {
 #endif
 @group(0) @binding(2) var<storage, read> norms: array<f32>;
 @group(0) @binding(3) var<storage, read_write> y: array<u32>;
+#if VEC == 4
+@group(0) @binding(4) var<storage, read> center: array<vec4f>;
+#else
+@group(0) @binding(4) var<storage, read> center: array<f32>;
+#endif
+@group(0) @binding(5) var<storage, read> least: array<f32>;
 #if SPLIT
-@group(0) @binding(4) var<storage, read_write> best: array<f32>;
+@group(0) @binding(6) var<storage, read_write> best: array<f32>;
 #endif
 
 @compute @workgroup_size(64)
@@ -49,6 +58,16 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
     let x${r} = min(n0 + ${r}u, args.end_row - 1u) * args.width;
     var low${r} = 3.4028235e38;
     var at${r} = first;
+    var top${r} = 0.0;
+#end
+    for (var d = 0u; d < args.width; d++) {
+        let c = center[d];
+#repeat r ROWS
+        top${r} = max(top${r}, ${SIZE}(x[x${r} + d] - c));
+#end
+    }
+#repeat r ROWS
+    let scale${r} = row_scale(top${r}, least[0]);
 #end
     for (var k = first; k < end; k += ${CODES}u) {
         // Codes past the edge repeat the last one, which then is not below itself.
@@ -60,11 +79,12 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
 #end
 #end
         for (var d = 0u; d < args.width; d++) {
+            let c = center[d];
 #repeat c CODES
-            let ev${c} = e[e${c} + d];
+            let ev${c} = e[e${c} + d] - c;
 #end
 #repeat r ROWS
-            let xv${r} = x[x${r} + d];
+            let xv${r} = (x[x${r} + d] - c) * scale${r} * scale${r};
 #repeat c CODES
 #if VEC == 4
             dot${r}_${c} += dot(xv${r}, ev${c});
@@ -76,8 +96,9 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
         }
 #repeat c CODES
         let norm${c} = norms[k${c}];
+        let small${c} = norms[args.codes + k${c}];
 #repeat r ROWS
-        let d${r}_${c} = norm${c} - dot${r}_${c};
+        let d${r}_${c} = select(norm${c}, small${c}, scale${r} < 1.0) - dot${r}_${c};
         if (d${r}_${c} < low${r}) {
             low${r} = d${r}_${c};
             at${r} = k${c};

@@ -1,5 +1,6 @@
 // y[n] = the lowest k that minimises |e_k|^2 / 2 - x_n . e_k, as codebook_nearest does
-//   x [N, D], e [K, D], norms [K] = |e|^2 / 2, y [N]; width counts VEC-vectors of D
+//   x [N, D], e [K, D], center [D], norms [2, K], y [N], least [1] as there; width counts
+//   VEC-vectors of D
 // One subgroup of LANES takes ROWS rows of x; each lane has CODES codes of its own. A row's
 // values are loaded by one lane and shuffled to all: LOADS + CODES loads serve ROWS * CODES
 // products of every lane.
@@ -9,9 +10,10 @@
 // With SPLIT the parts of the codebook leave theirs in best and index [parts, rows of the dispatch] for
 // codebook_merge.
 // Grid: 64 / LANES subgroups per workgroup, over row tiles, then parts of the codebook.
-// Caller: ops/codebook.rs
+// Caller: ops/index/codebook.rs
 #import grid
 #import wide
+#import center
 
 struct Args {
     // Rows of this dispatch: the first, and the one past the last.
@@ -35,8 +37,14 @@ struct Args {
 #endif
 @group(0) @binding(2) var<storage, read> norms: array<f32>;
 @group(0) @binding(3) var<storage, read_write> y: array<u32>;
+#if VEC == 4
+@group(0) @binding(4) var<storage, read> center: array<Quad>;
+#else
+@group(0) @binding(4) var<storage, read> center: array<f32>;
+#endif
+@group(0) @binding(5) var<storage, read> least: array<f32>;
 #if SPLIT
-@group(0) @binding(4) var<storage, read_write> best: array<f32>;
+@group(0) @binding(6) var<storage, read_write> best: array<f32>;
 #endif
 
 struct Found {
@@ -69,6 +77,25 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
     var low${r} = 3.4028235e38;
     var at${r} = first;
 #end
+#repeat i LOADS
+    var top${i} = 0.0;
+#end
+    for (var d = 0u; d < args.width; d++) {
+#if VEC == 4
+        let c = quad(center[d]);
+#repeat i LOADS
+        top${i} = max(top${i}, magnitude4(quad(x[x${i} + d]) - c));
+#end
+#else
+        let c = center[d];
+#repeat i LOADS
+        top${i} = max(top${i}, magnitude(x[x${i} + d] - c));
+#end
+#endif
+    }
+#repeat i LOADS
+    let scale${i} = row_scale(top${i}, least[0]);
+#end
     for (var k = first; k < end; k += ${CODES * LANES}u) {
         // Codes past the edge repeat the last one, which then is not below itself.
 #repeat c CODES
@@ -79,18 +106,23 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
 #end
 #end
         for (var d = 0u; d < args.width; d++) {
+#if VEC == 4
+            let c = quad(center[d]);
+#else
+            let c = center[d];
+#endif
 #repeat c CODES
 #if VEC == 4
-            let value${c} = quad(e[e${c} + d]);
+            let value${c} = quad(e[e${c} + d]) - c;
 #else
-            let value${c} = e[e${c} + d];
+            let value${c} = e[e${c} + d] - c;
 #endif
 #end
 #repeat i LOADS
 #if VEC == 4
-            let row${i} = quad(x[x${i} + d]);
+            let row${i} = (quad(x[x${i} + d]) - c) * scale${i} * scale${i};
 #else
-            let row${i} = x[x${i} + d];
+            let row${i} = (x[x${i} + d] - c) * scale${i} * scale${i};
 #endif
 #end
 #repeat r ROWS
@@ -111,13 +143,15 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
         }
 #repeat c CODES
         let norm${c} = norms[code${c}];
+        let small${c} = norms[args.codes + code${c}];
 #end
         // One assignment in a step: what a loop changes is masked anew each time.
 #repeat r ROWS
         var low_now${r} = low${r};
         var at_now${r} = at${r};
+        let scaled${r} = subgroupShuffle(scale${r / LANES}, ${r % LANES}u) < 1.0;
 #repeat c CODES
-        let gap${r}_${c} = norm${c} - sum${r}_${c};
+        let gap${r}_${c} = select(norm${c}, small${c}, scaled${r}) - sum${r}_${c};
         at_now${r} = select(at_now${r}, code${c}, gap${r}_${c} < low_now${r});
         low_now${r} = select(low_now${r}, gap${r}_${c}, gap${r}_${c} < low_now${r});
 #end

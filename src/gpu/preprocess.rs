@@ -36,6 +36,7 @@ const LIBRARY: &[(&str, &str)] = &[
     ("pool", include_str!("../../shaders/lib/pool.wgsl")),
     ("pool_row", include_str!("../../shaders/lib/pool_row.wgsl")),
     ("spline", include_str!("../../shaders/lib/spline.wgsl")),
+    ("center", include_str!("../../shaders/lib/center.wgsl")),
     ("threefry", include_str!("../../shaders/lib/threefry.wgsl")),
     ("wide", include_str!("../../shaders/lib/wide.wgsl")),
 ];

@@ -2,8 +2,10 @@
 
 use crate::device::{DeviceClass, LOOP_BUDGET};
 use crate::graph::{Array, Lower, Op, Slot, Spec, Tensor};
+use crate::ops::reduce::fold::{Fold, Split, fold};
 use crate::{DType, Error, Result};
 
+const CENTER: &str = include_str!("../../../shaders/index/codebook_center.wgsl");
 const NORMS: &str = include_str!("../../../shaders/index/codebook_norms.wgsl");
 const NEAREST: &str = include_str!("../../../shaders/index/codebook_nearest.wgsl");
 const SUBGROUP: &str = include_str!("../../../shaders/index/codebook_subgroup.wgsl");
@@ -74,18 +76,25 @@ impl Op for CodebookNearest {
     fn reference(&self, inputs: &[&Array]) -> Result<Vec<Array>> {
         let (x, codebook) = (inputs[0], inputs[1]);
         let width = x.shape[1];
+        let finite = |row: &[f64]| row.iter().all(|v| v.is_finite());
+        let codes = codebook.data.chunks(width).enumerate();
+        let codes: Vec<(usize, &[f64])> = codes.filter(|(_, code)| finite(code)).collect();
         let nearest = x.data.chunks(width).map(|row| {
-            let distances = codebook.data.chunks(width).map(|code| {
-                let square = |(a, b): (&f64, &f64)| (a - b) * (a - b);
-                row.iter().zip(code).map(square).sum::<f64>()
-            });
-            let mut best = (0, f64::INFINITY);
-            for (k, distance) in distances.enumerate() {
-                if distance < best.1 {
-                    best = (k, distance);
+            let mut best: Option<(usize, &[f64])> = None;
+            for &(k, code) in &codes {
+                // |x - a|^2 - |x - b|^2, which distances of far rows could not tell apart.
+                let nearer = |b: &[f64]| {
+                    let pairs = row.iter().zip(code.iter().zip(b));
+                    pairs
+                        .map(|(x, (a, b))| (b - a) * (2.0 * x - a - b))
+                        .sum::<f64>()
+                        < 0.0
+                };
+                if best.is_none_or(|(_, b)| nearer(b)) {
+                    best = Some((k, code));
                 }
             }
-            best.0 as f64
+            best.filter(|_| finite(row)).map_or(0.0, |(k, _)| k as f64)
         });
         Ok(vec![Array::new([x.shape[0]], nearest.collect())?])
     }
@@ -93,15 +102,27 @@ impl Op for CodebookNearest {
     fn lower(&self, cx: &mut Lower<'_>) -> Result<()> {
         let (rows, width) = (cx.input(0).shape[0], cx.input(0).shape[1]);
         let codes = cx.input(1).shape[0];
-        let norms = cx.scratch(4 * codes as u64);
+        let center = cx.scratch(4 * width as u64);
+        cx.kernel("codebook_center", CENTER)
+            .arg("codes", codes)
+            .arg("width", width)
+            .read(Slot::In(1))
+            .write(center)
+            .threads(width, 64)?;
+        let norms = cx.scratch(8 * codes as u64);
         cx.kernel("codebook_norms", NORMS)
             .arg("codes", codes)
             .arg("width", width)
             .read(Slot::In(1))
+            .read(center)
             .write(norms)
-            .flops(2 * codes * width)
+            .flops(5 * codes * width)
             .trips(width)
             .threads(codes, 64)?;
+        let least = cx.scratch(4);
+        let of_codes = Split::new(&[codes].into(), &[0]);
+        let lowest = Fold::Max { negate: true };
+        fold(cx, of_codes, lowest, &[norms], &[least], 1.0)?;
 
         // A chunk of rows per dispatch keeps each below what a GPU's watchdog allows, and
         // the scratch of all of them within a few MiB.
@@ -117,6 +138,8 @@ impl Op for CodebookNearest {
                 codes,
                 width,
                 norms,
+                center,
+                least,
             }
             .lower(cx, &tiling)?;
         }
@@ -131,6 +154,8 @@ struct Search {
     codes: usize,
     width: usize,
     norms: Slot,
+    center: Slot,
+    least: Slot,
 }
 
 impl Search {
@@ -169,7 +194,8 @@ impl Search {
                     "register {}x{} vec{vec}",
                     tiling.rows, tiling.codes
                 ))
-                .define("CODES", tiling.codes),
+                .define("CODES", tiling.codes)
+                .define("SIZE", if vec == 4 { "magnitude4" } else { "magnitude" }),
             lanes => cx
                 .kernel("codebook_subgroup", SUBGROUP)
                 .variant(format!(
@@ -198,13 +224,15 @@ impl Search {
             .read(Slot::In(0))
             .read(Slot::In(1))
             .read(self.norms)
-            .write(index);
+            .write(index)
+            .read(self.center)
+            .read(self.least);
         if let Some(best) = best {
             kernel = kernel.write(best);
         }
         kernel
             .flops(rows * codes * (2 * width + 3))
-            .trips(part_steps * step + 8)
+            .trips((part_steps + 1) * step + 8)
             .dealt(tiles * parts * tiling.lanes, 64)?;
         if let Some(best) = best {
             cx.kernel("codebook_merge", MERGE)
@@ -225,8 +253,9 @@ impl Tensor {
     /// For every row of `self [N, D]` the index `[N]` (u32) of the nearest row of
     /// `codebook [K, D]` in Euclidean distance; the lowest index where several are.
     ///
-    /// It compares `|e|^2 / 2 - x . e` in f32, so codes whose distances differ by
-    /// less than about 1e-6 of `|x| |e|` may be taken for each other. A row with a NaN
+    /// It compares `|e|^2 / 2 - x . e` in f32, both measured from a point amid the
+    /// codes, so codes whose distances differ by less than about 1e-6 of `|x| |e|`, measured
+    /// likewise, may be taken for each other. A row with a NaN
     /// has no nearest code and gets 0: whoever searches without a loss, where it would
     /// show, checks the rows. It has no gradient: see [`Tensor::straight_through`].
     #[track_caller]
