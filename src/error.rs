@@ -120,7 +120,9 @@ pub enum Error {
         asked: u64,
     },
     /// The device is gone.
-    #[error("the GPU device was lost: {reason}. Make a new `Gpu` and load the last checkpoint")]
+    #[error(
+        "the GPU device was lost: {reason}. Make a new `Gpu`, call `Params::detach`, load the last checkpoint and compile anew"
+    )]
     DeviceLost {
         /// The driver's words.
         reason: String,

@@ -10,7 +10,7 @@
 use std::collections::HashMap;
 
 use crate::graph::{Graph, NodeId, Tensor, ValueId, Vjp};
-use crate::{Error, Result};
+use crate::{DType, Error, Result};
 
 /// The gradients of the scalar `loss` by each of `wrt`, in their order.
 ///
@@ -67,6 +67,17 @@ pub(crate) fn gradients(
         }
     }
     for (output, upstream) in seeds {
+        if output.dtype() != DType::F32 || upstream.dtype() != DType::F32 {
+            return Err(Error::dtype(
+                "backward",
+                format!(
+                    "an output of {} got an upstream gradient of {}; gradients are f32",
+                    output.dtype(),
+                    upstream.dtype()
+                ),
+            )
+            .located(place));
+        }
         if output.shape() != upstream.shape() {
             return Err(Error::shape(
                 "backward",

@@ -1,6 +1,7 @@
 //! From a plan to a program.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::{IN_FLIGHT, Program, Ready, run::Readback};
 use crate::gpu::{Gpu, Kernel, KernelKey};
@@ -95,7 +96,9 @@ impl Program {
             .map(|_| Readback::new(gpu, bytes))
             .collect::<Result<_>>()?;
         let input_bytes = input_buffer.map_or(0, |b| plan.buffers[b].bytes as usize);
+        static NEXT: AtomicU64 = AtomicU64::new(1);
         Ok(Program {
+            id: NEXT.fetch_add(1, Ordering::Relaxed),
             gpu: gpu.clone(),
             steps,
             buffers,

@@ -7,6 +7,7 @@ impl Program {
     /// Records the program into the caller's encoder. Inputs that were set are
     /// uploaded before the caller's next submission on the program's queue.
     pub fn encode(&mut self, encoder: &mut wgpu::CommandEncoder) -> Result<()> {
+        self.gpu.check()?;
         self.upload()?;
         self.record(encoder);
         self.finish_run();
@@ -17,6 +18,7 @@ impl Program {
     /// Errors: no such input, a scalar input, a misaligned offset, a buffer that is
     /// too small, or a buffer that may not be used so.
     pub fn bind_input(&mut self, name: &str, buffer: &wgpu::Buffer, offset: u64) -> Result<()> {
+        self.gpu.check()?;
         let fail = |detail: String| {
             Err(Error::Data {
                 file: name.into(),
@@ -81,6 +83,7 @@ impl Program {
     /// Copies output `i` into the caller's buffer (usage `COPY_DST`) at the end of
     /// every run from now on.
     pub fn bind_output(&mut self, i: usize, buffer: &wgpu::Buffer, offset: u64) -> Result<()> {
+        self.gpu.check()?;
         let Some((slice, _)) = self.plan.outputs.get(i) else {
             return Err(Error::argument(
                 "bind_output",

@@ -66,6 +66,8 @@ struct Ready {
 
 /// A compiled graph. It holds its buffers until it is dropped.
 pub struct Program {
+    /// Unlike that of any other program of this process.
+    id: u64,
     gpu: Gpu,
     plan: Plan,
     steps: Vec<Ready>,

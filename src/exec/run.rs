@@ -1,7 +1,7 @@
 //! Running programs: upload, one pass, submit, read.
 
 use super::{IN_FLIGHT, Program, Value};
-use crate::gpu::Gpu;
+use crate::gpu::{Gpu, Mapped};
 use crate::graph::Spec;
 use crate::{DType, Error, Result};
 
@@ -34,6 +34,7 @@ impl Readback {
 #[derive(Debug)]
 #[must_use = "results are only there after `Program::wait`"]
 pub struct Ticket {
+    program: u64,
     slot: usize,
     run: u64,
 }
@@ -148,13 +149,15 @@ impl Program {
         let Some(buffer) = self.readback[slot].buffer.clone() else {
             return self.wait(ticket);
         };
-        self.gpu.mapped(&buffer, bytes).await?;
-        self.collect(ticket, true)
+        let gpu = self.gpu.clone();
+        let mapped = gpu.mapped(&buffer, bytes).await?;
+        self.collect(ticket, Some(mapped))
     }
 
-    /// Waits for a run and returns its outputs.
+    /// Waits for a run and returns its outputs. Errors: the ticket is another program's,
+    /// or three later runs were submitted meanwhile.
     pub fn wait(&mut self, ticket: Ticket) -> Result<Outputs> {
-        self.collect(ticket, false)
+        self.collect(ticket, None)
     }
 
     fn launch(&mut self, inputs: &[(&str, Value<'_>)], read: bool) -> Result<Ticket> {
@@ -186,6 +189,7 @@ impl Program {
         self.readback[slot].submission = Some(submission);
         self.readback[slot].run = if read { self.runs } else { u64::MAX };
         let ticket = Ticket {
+            program: self.id,
             slot,
             run: self.runs,
         };
@@ -198,7 +202,13 @@ impl Program {
         self.random_step = self.random_step.wrapping_add(1);
     }
 
-    fn collect(&mut self, ticket: Ticket, mapped: bool) -> Result<Outputs> {
+    fn collect(&mut self, ticket: Ticket, mapped: Option<Mapped<'_>>) -> Result<Outputs> {
+        if ticket.program != self.id {
+            return Err(Error::argument(
+                "Program::wait",
+                "the ticket is that of a run of another program",
+            ));
+        }
         let slot = &mut self.readback[ticket.slot];
         if slot.run != ticket.run {
             return Err(Error::argument(
@@ -235,8 +245,8 @@ impl Program {
             words
         };
         let words = match mapped {
-            true => self.gpu.take_mapped(buffer, slot.bytes, split)?,
-            false => self.gpu.map(buffer, slot.bytes, submission, split)?,
+            Some(mapped) => mapped.read(split)?,
+            None => self.gpu.map(buffer, slot.bytes, submission, split)?,
         };
         Ok(Outputs { specs, words })
     }

@@ -4,6 +4,7 @@
 //! words; it must not know graphs, ops or plans.
 
 mod cache;
+mod health;
 mod options;
 mod pipeline;
 pub mod preprocess;
@@ -14,6 +15,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+pub(crate) use health::Mapped;
 pub use options::{AdapterSummary, GpuOptions, PowerPreference, adapters};
 pub use pipeline::PipelineReport;
 pub(crate) use pipeline::{Kernel, KernelKey};
@@ -28,7 +30,8 @@ const PATIENCE: Duration = Duration::from_secs(120);
 /// A device that programs are compiled for. Clones share it.
 ///
 /// Made by [`Gpu::new`], [`Gpu::with`], or [`Gpu::from_wgpu`] around a device
-/// that the application owns.
+/// that the application owns. Each call makes a GPU of its own, around one device too:
+/// programs and parameters go together where they were given clones of one.
 #[derive(Clone)]
 pub struct Gpu(Arc<Inner>);
 
@@ -41,6 +44,9 @@ struct Inner {
     pipelines: Mutex<pipeline::Pipelines>,
     cache: Option<cache::DiskCache>,
     fault: Arc<Mutex<Option<Error>>>,
+    probe: health::Probe,
+    /// The device belongs to the application.
+    lent: bool,
     created: AtomicU64,
 }
 
@@ -64,8 +70,9 @@ impl Gpu {
     }
 
     /// A device that belongs to the application. Nothing global is touched on it:
-    /// errors are caught in error scopes. Optional features are used where the
-    /// device was made with them.
+    /// errors are caught in error scopes, and its loss is noticed without a callback.
+    /// Optional features are used where the device was made with them. Wrap a device
+    /// once and clone the result. Error: the device is lost.
     pub fn from_wgpu(
         adapter: &wgpu::Adapter,
         device: wgpu::Device,
@@ -73,7 +80,9 @@ impl Gpu {
     ) -> Result<Self> {
         let info = adapter.get_info();
         let profile = options::profile(&info, device.features(), &device.limits());
-        Ok(Self::assemble(device, queue, info, profile, None, false))
+        let gpu = Self::assemble(device, queue, info, profile, None, None);
+        gpu.check()?;
+        Ok(gpu)
     }
 
     fn assemble(
@@ -82,17 +91,22 @@ impl Gpu {
         info: wgpu::AdapterInfo,
         profile: DeviceProfile,
         cache: Option<cache::DiskCache>,
-        runtime_checks: bool,
+        own: Option<&GpuOptions>,
     ) -> Self {
+        let scope = device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
+        let probe = health::Probe::new(&device);
+        drop(pollster::block_on(scope.pop()));
         Gpu(Arc::new(Inner {
             device,
             queue,
             info,
             profile,
-            runtime_checks,
+            runtime_checks: own.is_some_and(|options| options.runtime_checks),
             pipelines: Mutex::default(),
             cache,
             fault: Arc::default(),
+            probe,
+            lent: own.is_none(),
             created: AtomicU64::new(0),
         }))
     }
@@ -133,15 +147,15 @@ impl Gpu {
         self.0.created.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// The first error that the device reported outside of any call, if any.
-    pub fn check(&self) -> Result<()> {
-        let fault = self.0.fault.lock().unwrap_or_else(|e| e.into_inner());
-        fault.clone().map_or(Ok(()), Err)
+    /// Whether two handles mean the same GPU. Identities of wgpu's devices restart with
+    /// every instance and would not tell.
+    pub fn same(&self, other: &Gpu) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
     }
 
     /// Runs `f` and returns what the device had to say about it.
     pub(crate) fn scoped<T>(&self, asked: u64, f: impl FnOnce() -> T) -> Result<T> {
-        self.check()?;
+        self.fault()?;
         let memory = self
             .0
             .device
@@ -157,6 +171,8 @@ impl Gpu {
             pollster::block_on(internal.pop()),
             pollster::block_on(memory.pop()),
         ];
+        // A lost device does nothing and raises no error, or one of what it lost.
+        self.check()?;
         match errors.into_iter().flatten().next() {
             None => Ok(value),
             Some(error) => Err(translate(&error, asked)),
@@ -186,8 +202,6 @@ impl Gpu {
             });
         }
         self.count_object();
-        // A lost device makes buffers without a word; polling it brings the loss out.
-        let _ = self.0.device.poll(wgpu::PollType::Poll);
         self.scoped(size, || {
             self.0.device.create_buffer(&wgpu::BufferDescriptor {
                 label: Some(label),
@@ -239,30 +253,34 @@ impl Gpu {
         submission: Option<wgpu::SubmissionIndex>,
         f: impl FnOnce(&[u8]) -> T,
     ) -> Result<T> {
-        let outcome = Mapping::start(staging, bytes);
+        let mapped = Mapped::start(self, staging, bytes)?;
         self.wait_for(submission)?;
         // Another thread's poll may have picked our callback up and not called it yet.
         let start = std::time::Instant::now();
-        let mut result = outcome.take();
+        let mut result = mapped.outcome.take();
         while result.is_none() && start.elapsed() < PATIENCE {
             self.check()?;
             std::thread::yield_now();
-            let polled = self.0.device.poll(wgpu::PollType::Poll);
+            let polled = self.poll(wgpu::PollType::Poll);
             polled.map_err(|e| Error::Device(e.to_string()))?;
-            result = outcome.take();
+            result = mapped.outcome.take();
         }
         self.mapping_result(result)?;
-        self.take_mapped(staging, bytes, f)
+        mapped.read(f)
     }
 
     /// Completes when the first `bytes` of `staging` are mapped. wgpu has no reactor:
     /// the device is polled whenever the future is, and asks to be polled again.
-    pub(crate) async fn mapped(&self, staging: &wgpu::Buffer, bytes: u64) -> Result<()> {
-        let outcome = Mapping::start(staging, bytes);
+    pub(crate) async fn mapped<'a>(
+        &'a self,
+        staging: &'a wgpu::Buffer,
+        bytes: u64,
+    ) -> Result<Mapped<'a>> {
+        let mapped = Mapped::start(self, staging, bytes)?;
         let start = std::time::Instant::now();
         let result = std::future::poll_fn(|cx| {
-            let polled = self.0.device.poll(wgpu::PollType::Poll);
-            if let Some(result) = outcome.take() {
+            let polled = self.poll(wgpu::PollType::Poll);
+            if let Some(result) = mapped.outcome.take() {
                 return std::task::Poll::Ready(self.mapping_result(Some(result)));
             }
             if let Err(e) = self.check() {
@@ -279,7 +297,7 @@ impl Gpu {
             cx.waker().wake_by_ref();
             std::task::Poll::Pending
         });
-        result.await
+        result.await.map(|()| mapped)
     }
 
     fn mapping_result(&self, result: Option<Result<(), wgpu::BufferAsyncError>>) -> Result<()> {
@@ -294,21 +312,6 @@ impl Gpu {
         }
     }
 
-    /// Reads a mapped buffer and unmaps it.
-    pub(crate) fn take_mapped<T>(
-        &self,
-        staging: &wgpu::Buffer,
-        bytes: u64,
-        f: impl FnOnce(&[u8]) -> T,
-    ) -> Result<T> {
-        let value = match staging.get_mapped_range(0..bytes) {
-            Ok(view) => f(&view),
-            Err(e) => return Err(Error::Device(e.to_string())),
-        };
-        staging.unmap();
-        Ok(value)
-    }
-
     /// Waits until the device has finished everything submitted so far.
     pub fn wait(&self) -> Result<()> {
         self.wait_for(None)
@@ -320,10 +323,10 @@ impl Gpu {
             submission_index,
             timeout: Some(PATIENCE),
         };
-        let polled = self.0.device.poll(poll);
+        let polled = self.poll(poll);
         self.check()?;
         match polled {
-            Ok(_) => Ok(()),
+            Ok(()) => Ok(()),
             Err(wgpu::PollError::Timeout) => Err(Error::Timeout {
                 seconds: PATIENCE.as_secs(),
             }),
@@ -340,25 +343,6 @@ impl Gpu {
 impl std::fmt::Debug for Gpu {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Gpu({})", self.0.info.name)
-    }
-}
-
-/// What became of a request to map a buffer.
-#[derive(Clone, Default)]
-struct Mapping(Arc<Mutex<Option<Result<(), wgpu::BufferAsyncError>>>>);
-
-impl Mapping {
-    fn start(buffer: &wgpu::Buffer, bytes: u64) -> Self {
-        let mapping = Mapping::default();
-        let sender = mapping.clone();
-        buffer.map_async(wgpu::MapMode::Read, 0..bytes, move |result| {
-            *sender.0.lock().unwrap_or_else(|e| e.into_inner()) = Some(result);
-        });
-        mapping
-    }
-
-    fn take(&self) -> Option<Result<(), wgpu::BufferAsyncError>> {
-        self.0.lock().unwrap_or_else(|e| e.into_inner()).take()
     }
 }
 

@@ -252,7 +252,7 @@ pub(super) fn open(options: GpuOptions) -> Result<Gpu> {
         .contains(wgpu::Features::PIPELINE_CACHE)
         .then(|| DiskCache::open(&device, &info))
         .flatten();
-    let gpu = Gpu::assemble(device, queue, info, profile, cache, options.runtime_checks);
+    let gpu = Gpu::assemble(device, queue, info, profile, cache, Some(&options));
     watch(&gpu);
     Ok(gpu)
 }

@@ -94,7 +94,10 @@ pub(crate) struct Update {
 pub(crate) struct Nodes {
     pub nodes: Vec<Node>,
     pub updates: Vec<Update>,
+    /// The first error of all.
     pub error: Option<Error>,
+    /// The first error of an assignment.
+    pub update_error: Option<Error>,
     pub random_streams: u32,
 }
 

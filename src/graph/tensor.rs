@@ -164,47 +164,52 @@ impl Graph {
     /// whole arena) holds `value`. All reads of `target` in the graph see the old value.
     #[track_caller]
     pub fn assign(&self, target: &Tensor, value: &Tensor) {
-        let mut nodes = self.lock();
-        let node = &nodes.nodes[target.id.node.0 as usize];
-        let assignable = matches!(
-            node.op.kind(),
-            Kind::Source(Source::Param { .. } | Source::Arena { .. })
-        );
         let place = Location::caller();
-        let error = if !target.graph.same(self) || !value.graph.same(self) {
-            Some(Error::Graph("assign: a tensor of another graph".into()))
-        } else if let Some(e) = node.error.clone().or_else(|| value.error_in(&nodes.nodes)) {
-            Some(e)
-        } else if !assignable {
-            Some(Error::Graph(
-                "assign: the target must be a parameter, a state or an arena".into(),
-            ))
-        } else if target.spec != value.spec {
-            Some(
-                Error::shape(
-                    "assign",
-                    format!(
-                        "the target is {:?}, the value {:?}",
-                        target.spec, value.spec
-                    ),
-                )
-                .located(place),
-            )
-        } else {
-            None
-        };
-        match error {
-            Some(e) => {
-                nodes.error.get_or_insert(e);
+        let checked = self.assignable(target, value);
+        let mut nodes = self.lock();
+        match checked {
+            Err(e) => {
+                let e = e.located(place);
+                nodes.error.get_or_insert_with(|| e.clone());
+                nodes.update_error.get_or_insert(e);
             }
-            None => nodes.updates.push(Update {
+            Ok(()) => nodes.updates.push(Update {
                 target: target.id,
                 value: value.id,
             }),
         }
     }
 
-    /// The first error of the whole graph, if any.
+    fn assignable(&self, target: &Tensor, value: &Tensor) -> Result<()> {
+        // Node numbers of other graphs mean nothing here.
+        if !target.graph.same(self) || !value.graph.same(self) {
+            return Err(Error::Graph("assign: a tensor of another graph".into()));
+        }
+        target.check()?;
+        value.check()?;
+        let node = &self.lock().nodes[target.id.node.0 as usize];
+        if !matches!(
+            node.op.kind(),
+            Kind::Source(Source::Param { .. } | Source::Arena { .. })
+        ) {
+            return Err(Error::Graph(
+                "assign: the target must be a parameter, a state or an arena".into(),
+            ));
+        }
+        match target.spec == value.spec {
+            true => Ok(()),
+            false => Err(Error::shape(
+                "assign",
+                format!(
+                    "the target is {:?}, the value {:?}",
+                    target.spec, value.spec
+                ),
+            )),
+        }
+    }
+
+    /// The first error of the whole graph, if any: also of tensors that no output
+    /// depends on, which programs do without.
     pub fn check(&self) -> Result<()> {
         self.lock().error.clone().map_or(Ok(()), Err)
     }

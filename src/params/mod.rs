@@ -60,6 +60,15 @@ struct Entry {
     place: Option<Place>,
     /// Set by the user while the values are on the host; wins over `init`.
     value: Option<Vec<f32>>,
+    /// The values were on a device that is lost, and none were set since.
+    lost: bool,
+}
+
+impl Entry {
+    fn hold(&mut self, values: &[f32]) {
+        self.value = Some(values.to_vec());
+        self.lost = false;
+    }
 }
 
 struct ArenaEntry {
@@ -169,6 +178,7 @@ impl Params {
             init,
             place: None,
             value: None,
+            lost: false,
         });
         drop(inner);
         Ok(self.handle(index, full, shape, trainable))

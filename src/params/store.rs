@@ -22,11 +22,14 @@ impl Params {
         let mut inner = self.lock();
         inner.place();
         let mut buffers = match &inner.device {
-            Some(device) if device.gpu.device() == gpu.device() => device.buffers.clone(),
+            Some(device) if device.gpu.same(gpu) => {
+                gpu.check()?;
+                device.buffers.clone()
+            }
             Some(_) => {
                 return Err(Error::argument(
                     "Params::buffers",
-                    "the parameters live on another GPU; call `detach` first, or make a set for each",
+                    "the parameters live on another GPU; call `detach` first, make a set for each, or clone one `Gpu` instead of making two",
                 ));
             }
             None => Vec::new(),
@@ -43,7 +46,7 @@ impl Params {
                 }
                 // Buffers come zeroed.
                 (ArenaInit::Zeros, Some(_)) if entry.value.is_none() => {}
-                _ => gpu.write(&buffer, 0, cast_slice(&inner.host_arena(arena)))?,
+                _ => gpu.write(&buffer, 0, cast_slice(&inner.host_arena(arena)?))?,
             }
             buffers.push(buffer);
         }
@@ -56,19 +59,30 @@ impl Params {
     }
 
     /// Brings all values back to the host and lets go of the GPU. Programs that
-    /// were compiled before keep the old buffers.
+    /// were compiled before keep the old buffers. Where the device was lost, the values
+    /// are lost with it: until they are set or loaded, reading one gives
+    /// [`Error::DeviceLost`]; optimiser moments start anew.
     pub fn detach(&self) -> Result<()> {
         let mut inner = self.lock();
-        let count = match &inner.device {
-            Some(device) => device.buffers.len(),
-            None => return Ok(()),
+        let Some(device) = &inner.device else {
+            return Ok(());
         };
-        let values = (0..count)
+        let (gpu, count) = (device.gpu.clone(), device.buffers.len());
+        let read = (0..count)
             .map(|arena| inner.read_arena(arena))
-            .collect::<Result<Vec<_>>>()?;
-        inner.device = None;
-        for (arena, values) in values.iter().enumerate() {
-            inner.set_host_arena(arena, values);
+            .collect::<Result<Vec<_>>>();
+        match read {
+            Ok(values) => {
+                inner.device = None;
+                for (arena, values) in values.iter().enumerate() {
+                    inner.set_host_arena(arena, values);
+                }
+            }
+            Err(_) if matches!(gpu.check(), Err(Error::DeviceLost { .. })) => {
+                inner.device = None;
+                inner.lose(count);
+            }
+            Err(e) => return Err(e),
         }
         Ok(())
     }
@@ -85,7 +99,7 @@ impl Inner {
             .place
             .and_then(|p| Some((p, self.buffer(p.arena)?)));
         let Some((place, (gpu, buffer))) = placed else {
-            return Ok(self.host_value(index));
+            return self.host_value(index);
         };
         let (offset, bytes) = (WORD * place.offset as u64, WORD * place.len as u64);
         Ok(floats(&gpu.read(buffer, offset, bytes)?))
@@ -100,7 +114,7 @@ impl Inner {
                 gpu.write(buffer, WORD * place.offset as u64, cast_slice(values))
             }
             None => {
-                self.entries[index].value = Some(values.to_vec());
+                self.entries[index].hold(values);
                 Ok(())
             }
         }
@@ -116,7 +130,7 @@ impl Inner {
                 (ArenaInit::Copy, Some(of)) if self.arenas[arena].value.is_none() => {
                     self.read_arena(of)
                 }
-                _ => Ok(self.host_arena(arena)),
+                _ => self.host_arena(arena),
             },
         }
     }
@@ -152,18 +166,21 @@ impl Inner {
         }
     }
 
-    fn host_value(&self, index: usize) -> Vec<f32> {
+    fn host_value(&self, index: usize) -> Result<Vec<f32>> {
         let entry = &self.entries[index];
         match &entry.value {
-            Some(value) => value.clone(),
-            None => entry.init.values(self.seed, &entry.name, &entry.shape),
+            Some(value) => Ok(value.clone()),
+            None if entry.lost => Err(Error::DeviceLost {
+                reason: format!("it held the values of `{}`", entry.name),
+            }),
+            None => Ok(entry.init.values(self.seed, &entry.name, &entry.shape)),
         }
     }
 
-    fn host_arena(&self, arena: usize) -> Vec<f32> {
+    fn host_arena(&self, arena: usize) -> Result<Vec<f32>> {
         let entry = &self.arenas[arena];
         if let Some(value) = &entry.value {
-            return value.clone();
+            return Ok(value.clone());
         }
         if let (ArenaInit::Copy, Some(of)) = (entry.init, entry.arena.mirrors) {
             return self.host_arena(of);
@@ -173,10 +190,17 @@ impl Inner {
             if let Some(p) = param.place
                 && p.arena == arena
             {
-                values[p.offset..p.offset + p.len].copy_from_slice(&self.host_value(i));
+                values[p.offset..p.offset + p.len].copy_from_slice(&self.host_value(i)?);
             }
         }
-        values
+        Ok(values)
+    }
+
+    /// Marks the values in the first `arenas` arenas as gone.
+    fn lose(&mut self, arenas: usize) {
+        for entry in &mut self.entries {
+            entry.lost |= entry.place.is_some_and(|p| p.arena < arenas);
+        }
     }
 
     fn set_host_arena(&mut self, arena: usize, values: &[f32]) {
@@ -188,7 +212,7 @@ impl Inner {
             if let Some(p) = param.place
                 && p.arena == arena
             {
-                param.value = Some(values[p.offset..p.offset + p.len].to_vec());
+                param.hold(&values[p.offset..p.offset + p.len]);
             }
         }
     }

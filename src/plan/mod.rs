@@ -188,7 +188,9 @@ impl Memory {
 }
 
 impl Plan {
-    /// Plans the computation of `outputs` (and of the graph's assignments).
+    /// Plans the computation of `outputs` (and of the graph's assignments). Errors: an
+    /// output or an assignment that is poisoned, what the device has not, a graph of
+    /// another.
     pub fn new(
         graph: &Graph,
         outputs: &[&Tensor],
@@ -202,7 +204,10 @@ impl Plan {
                 return Err(Error::Graph("an output belongs to another graph".into()));
             }
         }
-        graph.check()?;
+        if options.updates {
+            let nodes = graph.lock();
+            nodes.update_error.clone().map_or(Ok(()), Err)?;
+        }
         build::build(graph, outputs, arenas, profile, options)
     }
 
