@@ -37,6 +37,7 @@ mod profile;
 mod quantize;
 mod random;
 mod reduce;
+mod repeats;
 mod resnet;
 mod shaders;
 mod shuffles;

@@ -27,6 +27,22 @@ impl Graph {
         self.compile_with(gpu, &[params], outputs, &options)
     }
 
+    /// The same for the library's own preparations, which draw by the set's seed, all the
+    /// same numbers, and leave those of the caller's programs as they are.
+    pub(crate) fn compile_aside(
+        &self,
+        gpu: &Gpu,
+        params: &Params,
+        outputs: &[&Tensor],
+    ) -> Result<Program> {
+        let options = PlanOptions {
+            updates: false,
+            ..Default::default()
+        };
+        let plan = Plan::new(self, outputs, &[arena_map(params)], gpu.profile(), &options)?;
+        Program::assemble(gpu, plan, &[params])
+    }
+
     /// Compiles with parameters of several sets and with planning options.
     pub fn compile_with(
         &self,
@@ -54,6 +70,15 @@ pub fn arena_map(params: &Params) -> ArenaMap {
 impl Program {
     /// Makes the GPU objects for a plan.
     pub fn new(gpu: &Gpu, plan: Plan, params: &[&Params]) -> Result<Program> {
+        let draws = plan.random.is_some();
+        let mut program = Program::assemble(gpu, plan, params)?;
+        if let Some(first) = params.first().filter(|_| draws) {
+            program.seed = first.seed_of_next_program();
+        }
+        Ok(program)
+    }
+
+    fn assemble(gpu: &Gpu, plan: Plan, params: &[&Params]) -> Result<Program> {
         let mut buffers = Vec::with_capacity(plan.buffers.len());
         let mut input_buffer = None;
         for (i, planned) in plan.buffers.iter().enumerate() {
@@ -110,7 +135,10 @@ impl Program {
             external_inputs: Vec::new(),
             external_outputs: Vec::new(),
             readback,
+            ring: Vec::new(),
+            steps_list: None,
             runs: 0,
+            launches: 0,
             plan,
         })
     }

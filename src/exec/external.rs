@@ -4,13 +4,16 @@ use super::Program;
 use crate::{Error, Result};
 
 impl Program {
-    /// Records the program into the caller's encoder. Inputs that were set are
-    /// uploaded before the caller's next submission on the program's queue.
+    /// Records the program into the caller's encoder, to be submitted to the program's
+    /// queue. Every recorded run has the inputs and random numbers of its own call,
+    /// however many share an encoder or wait to be submitted: their inputs lie in a ring
+    /// of buffers, which grows to as many as were ever encoded and not done at once. With
+    /// [`Program::bind_input`] the caller's buffer is read as it is when a run executes.
     pub fn encode(&mut self, encoder: &mut wgpu::CommandEncoder) -> Result<()> {
         self.gpu.check()?;
-        self.upload()?;
+        self.encode_inputs(encoder)?;
         self.record(encoder);
-        self.finish_run();
+        self.finish_runs(1);
         Ok(())
     }
 

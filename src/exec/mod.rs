@@ -8,6 +8,7 @@ mod compile;
 mod external;
 mod freeze;
 mod profile;
+mod repeat;
 mod run;
 
 pub use compile::{arena_map, kernel_texts};
@@ -82,7 +83,13 @@ pub struct Program {
     external_inputs: Vec<(usize, wgpu::Buffer, u64)>,
     external_outputs: Vec<(usize, wgpu::Buffer, u64)>,
     readback: Vec<run::Readback>,
+    /// Inputs of encoded runs that share submissions, see `repeat`.
+    ring: Vec<repeat::Slot>,
+    /// Random steps of repeated runs.
+    steps_list: Option<wgpu::Buffer>,
     runs: u64,
+    /// Submissions of its own, which `readback` goes by.
+    launches: u64,
 }
 
 impl std::fmt::Debug for Program {
@@ -112,12 +119,16 @@ impl Program {
         self.runs
     }
 
-    /// Seed and step of its random numbers. The step goes up by one at every run.
+    /// Seed and step of its random numbers. The step goes up by one at every run. The
+    /// first program of a parameter set that draws any has the set's seed, each later one
+    /// a seed of its own that depends on the set's and on how many came before, so two
+    /// programs draw different numbers and every process draws the same.
     pub fn random_state(&self) -> (u64, u32) {
         (self.seed, self.random_step)
     }
 
-    /// Sets seed and step of its random numbers, as when resuming.
+    /// Sets seed and step of its random numbers, as when resuming, or to draw the
+    /// numbers that another program draws.
     pub fn set_random_state(&mut self, seed: u64, step: u32) {
         self.seed = seed;
         self.random_step = step;

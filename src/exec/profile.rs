@@ -167,7 +167,7 @@ impl Program {
                 true => self.timestamps()?,
                 false => self.step_by_step()?,
             };
-            self.finish_run();
+            self.finish_runs(1);
             for (all, one) in times.iter_mut().zip(measured) {
                 all.push(one);
             }

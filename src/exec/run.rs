@@ -10,7 +10,7 @@ pub(super) struct Readback {
     buffer: Option<wgpu::Buffer>,
     bytes: u64,
     submission: Option<wgpu::SubmissionIndex>,
-    /// The run whose results it holds.
+    /// The submission whose results it holds.
     run: u64,
 }
 
@@ -131,14 +131,14 @@ impl Program {
     /// Runs once without reading anything back; waits only when too many runs are
     /// under way. For training steps whose loss nobody looks at.
     pub fn step(&mut self, inputs: &[(&str, Value<'_>)]) -> Result<()> {
-        self.launch(inputs, false).map(drop)
+        self.launch(inputs, false, 1).map(drop)
     }
 
     /// Starts a run; its outputs are there after [`Program::wait`]. The next batch
     /// can be prepared and even submitted meanwhile. Of the last three submitted
     /// runs the outputs can still be had.
     pub fn submit(&mut self, inputs: &[(&str, Value<'_>)]) -> Result<Ticket> {
-        self.launch(inputs, true)
+        self.launch(inputs, true, 1)
     }
 
     /// Like [`Program::run`], as a future for any executor.
@@ -160,17 +160,23 @@ impl Program {
         self.collect(ticket, None)
     }
 
-    fn launch(&mut self, inputs: &[(&str, Value<'_>)], read: bool) -> Result<Ticket> {
+    pub(super) fn launch(
+        &mut self,
+        inputs: &[(&str, Value<'_>)],
+        read: bool,
+        times: u32,
+    ) -> Result<Ticket> {
         self.set_inputs(inputs)?;
+        self.list_steps(times)?;
         self.upload()?;
-        let slot = (self.runs % IN_FLIGHT as u64) as usize;
+        let slot = (self.launches % IN_FLIGHT as u64) as usize;
         if let Some(submission) = self.readback[slot].submission.take() {
             self.gpu.wait_for(Some(submission))?;
         }
         let gpu = self.gpu.clone();
         let submission = gpu.scoped(0, || {
             let mut encoder = gpu.device().create_command_encoder(&Default::default());
-            self.record(&mut encoder);
+            self.record_times(&mut encoder, times);
             if read && let Some(buffer) = &self.readback[slot].buffer {
                 let mut at = 0;
                 for (slice, _) in &self.plan.outputs {
@@ -187,19 +193,20 @@ impl Program {
             gpu.queue().submit([encoder.finish()])
         })?;
         self.readback[slot].submission = Some(submission);
-        self.readback[slot].run = if read { self.runs } else { u64::MAX };
+        self.readback[slot].run = if read { self.launches } else { u64::MAX };
         let ticket = Ticket {
             program: self.id,
             slot,
-            run: self.runs,
+            run: self.launches,
         };
-        self.finish_run();
+        self.launches += 1;
+        self.finish_runs(times);
         Ok(ticket)
     }
 
-    pub(super) fn finish_run(&mut self) {
-        self.runs += 1;
-        self.random_step = self.random_step.wrapping_add(1);
+    pub(super) fn finish_runs(&mut self, times: u32) {
+        self.runs += u64::from(times);
+        self.random_step = self.random_step.wrapping_add(times);
     }
 
     fn collect(&mut self, ticket: Ticket, mapped: Option<Mapped<'_>>) -> Result<Outputs> {
@@ -214,7 +221,7 @@ impl Program {
             return Err(Error::argument(
                 "Program::wait",
                 format!(
-                    "the outputs of run {} were overwritten by later runs",
+                    "the outputs of submission {} were overwritten by later ones",
                     ticket.run
                 ),
             ));
@@ -298,8 +305,8 @@ impl Program {
         self.plan.inputs.iter().any(|p| p.name == name)
     }
 
-    /// Writes all inputs and the random state at once.
-    pub(super) fn upload(&mut self) -> Result<()> {
+    /// Puts the random state beside the inputs. Error: an input was never given.
+    pub(super) fn prepare_inputs(&mut self) -> Result<()> {
         if let Some(missing) = self.given.iter().position(|g| !g) {
             return Err(Error::Data {
                 file: self.plan.inputs[missing].name.clone(),
@@ -316,6 +323,12 @@ impl Program {
             let at = at as usize;
             self.host_inputs[at..at + 16].copy_from_slice(bytemuck::cast_slice(&words));
         }
+        Ok(())
+    }
+
+    /// Writes all inputs and the random state at once.
+    pub(super) fn upload(&mut self) -> Result<()> {
+        self.prepare_inputs()?;
         if let Some(buffer) = self.input_buffer {
             self.gpu
                 .write(&self.buffers[buffer], 0, &self.host_inputs)?;

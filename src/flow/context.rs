@@ -124,7 +124,7 @@ impl FirstValues {
         let Some(some) = wanted.first() else {
             return Ok(());
         };
-        let mut program = some.graph().compile_pure(gpu, params, &wanted)?;
+        let mut program = some.graph().compile_aside(gpu, params, &wanted)?;
         // First values need not depend on all of them, say not on classes.
         let read = |(name, _): &&(&str, Value<'_>)| program.has_input(name);
         let inputs: Vec<_> = inputs.iter().filter(read).copied().collect();

@@ -178,7 +178,7 @@ impl<'a> Batch<'a> {
         let Some(first) = wanted.first() else {
             return Err(Error::Graph("nothing was asked for".into()));
         };
-        let mut program = first.graph().compile_pure(gpu, params, wanted)?;
+        let mut program = first.graph().compile_aside(gpu, params, wanted)?;
         let inputs = self.inputs().into_iter();
         program.run(
             &inputs

@@ -171,11 +171,13 @@ impl Gpu {
             pollster::block_on(internal.pop()),
             pollster::block_on(memory.pop()),
         ];
-        // A lost device does nothing and raises no error, or one of what it lost.
-        self.check()?;
-        match errors.into_iter().flatten().next() {
-            None => Ok(value),
-            Some(error) => Err(translate(&error, asked)),
+        let error = errors.into_iter().flatten().next();
+        let error = error.map(|e| translate(&e, asked));
+        // A lost device raises no error, or one of what was lost with it. Where it was
+        // lost for lack of memory, that says more.
+        match error {
+            Some(error @ Error::OutOfMemory { .. }) => Err(error),
+            other => self.check().and(other.map_or(Ok(value), Err)),
         }
     }
 

@@ -15,6 +15,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use crate::rng::Stream;
 use crate::{Error, Graph, Result, Shape, Tensor};
 
 pub use file::{Precision, WeightsFile};
@@ -50,6 +51,8 @@ pub(crate) struct Inner {
     by_name: HashMap<String, usize>,
     arenas: Vec<ArenaEntry>,
     device: Option<store::Device>,
+    /// Programs so far that draw random numbers.
+    drawing: u64,
 }
 
 struct Entry {
@@ -91,6 +94,7 @@ impl Params {
                 by_name: HashMap::new(),
                 arenas: Vec::new(),
                 device: None,
+                drawing: 0,
             })),
             prefix: String::new(),
         }
@@ -109,6 +113,18 @@ impl Params {
     /// The seed of the initial values.
     pub fn seed(&self) -> u64 {
         self.lock().seed
+    }
+
+    /// The seed of the random numbers of the next program that draws any: the set's own
+    /// for the first, then one derived from it and the program's number.
+    pub(crate) fn seed_of_next_program(&self) -> u64 {
+        let mut inner = self.lock();
+        let number = inner.drawing;
+        inner.drawing += 1;
+        match number {
+            0 => inner.seed,
+            _ => Stream::named(inner.seed, "program").bits(number),
+        }
     }
 
     /// The same set; names added through it get `name` and a dot in front.

@@ -165,7 +165,7 @@ impl ImageFlow {
         let n = pixels.len() / self.dims();
         let graph = Graph::new();
         let input = graph.input("x", [n.max(1), c, h, w]);
-        let mut program = graph.compile_pure(gpu, params, &[&self.scale(&input, dequantize)])?;
+        let mut program = graph.compile_aside(gpu, params, &[&self.scale(&input, dequantize)])?;
         let scaled = program.run(&[("x", pixels.into())])?.f32(0)?;
         let mut batch = Batch::new(&scaled, [n, c, h, w]);
         if let Some(labels) = labels {
