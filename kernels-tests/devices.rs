@@ -126,7 +126,7 @@ fn every_call_on_a_lost_device_says_so() {
         ];
         let future = pollster::block_on(program.run_async(&ONE));
         calls.push(("run_async", future.map(drop)));
-        let compiled = graph.compile(&own, &Params::new(0), &[&drawn]);
+        let compiled = graph.compile_pure(&own, &Params::new(0), &[&drawn]);
         calls.push(("compile", compiled.map(drop)));
         let again = graph.compile(&own, &params, &[]);
         calls.push(("compile", again.map(drop)));

@@ -434,8 +434,8 @@ fn graphs_that_exceed_the_device_are_refused_before_anything_is_allocated() {
 
     let graph = Graph::new();
     let big = graph
-        .full([1 << 17, 1], 1.0)
-        .matmul(&graph.full([1, 1 << 16], 1.0));
+        .full([1 << 16, 1], 1.0)
+        .matmul(&graph.full([1, 1 << 15], 1.0));
     let error = graph
         .compile(gpu(), &Params::new(0), &[&big.sum(&[], false)])
         .unwrap_err();
