@@ -4,6 +4,7 @@
 mod attention;
 mod bases;
 mod borrowed;
+mod brief;
 mod codebook;
 mod conv;
 mod coupling;
@@ -22,6 +23,7 @@ mod glow;
 mod glow_reference;
 mod half;
 mod inv1x1;
+mod large;
 mod linalg;
 mod matmul;
 mod misuse;
