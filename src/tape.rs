@@ -141,6 +141,7 @@ pub(crate) fn gradients(
             upstream: &upstream,
             needs: &needs,
             result: vec![None; needs.len()],
+            backward: gradients,
         };
         node.op
             .vjp(&mut cx)

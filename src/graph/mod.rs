@@ -17,4 +17,4 @@ pub use lower::{Access, Bind, Dispatch, KernelBuilder, Lower, Slot};
 pub use op::{Graph, NodeId, Op, Tensor, Vjp};
 pub use spec::{Kind, Pointwise, Source, Spec};
 
-pub(crate) use op::{Node, Update, ValueId};
+pub(crate) use op::{Backward, Node, Update, ValueId};

@@ -117,6 +117,11 @@ pub struct Tensor {
     pub(super) spec: Spec,
 }
 
+/// Reverse mode itself, which lives on a floor above the ops: from outputs with their
+/// upstream gradients, the gradients by the given tensors; nothing where no output
+/// depends on one.
+pub(crate) type Backward = fn(&[(Tensor, Tensor)], &[&Tensor]) -> Result<Vec<Option<Tensor>>>;
+
 /// What an op's gradient rule sees: inputs, outputs, upstream gradients.
 pub struct Vjp<'a> {
     pub(crate) inputs: &'a [Tensor],
@@ -124,6 +129,7 @@ pub struct Vjp<'a> {
     pub(crate) upstream: &'a [Option<Tensor>],
     pub(crate) needs: &'a [bool],
     pub(crate) result: Vec<Option<Tensor>>,
+    pub(crate) backward: Backward,
 }
 
 impl Vjp<'_> {

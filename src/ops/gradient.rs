@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::graph::{Array, Kind, Lower, Op, Spec, Tensor, Vjp};
+use crate::graph::{Array, Backward, Kind, Lower, Op, Spec, Tensor, Vjp};
 use crate::{Error, Result};
 
 /// The same value; gradients end here.
@@ -211,6 +211,31 @@ pub(crate) fn segment(
     };
     let all: Vec<&Tensor> = outputs.iter().chain(inputs).copied().collect();
     first.graph().push(op, &all)
+}
+
+impl Vjp<'_> {
+    /// Gradients of an op whose kernels also exist as tensor ops: `build` records these on
+    /// stand-ins for the inputs and returns the results with their upstream gradients
+    /// (all of them, or parts that together have the same inner product).
+    ///
+    /// The stand-ins are new values, so that what an input itself was computed from,
+    /// another input perhaps, is not counted here; gradients flow on through them.
+    pub(crate) fn through(
+        &mut self,
+        build: impl FnOnce(&[Tensor], Backward) -> Result<Vec<(Tensor, Tensor)>>,
+    ) -> Result<()> {
+        let stand_in = |x: &Tensor| Tensor::with_gradient(&[x], x, |_, _, dy| vec![dy.clone()]);
+        let inputs: Vec<Tensor> = self.inputs.iter().map(stand_in).collect();
+        let seeds = build(&inputs, self.backward)?;
+        let wanted: Vec<usize> = (0..inputs.len()).filter(|i| self.needs(*i)).collect();
+        let by: Vec<&Tensor> = wanted.iter().map(|i| &inputs[*i]).collect();
+        for (i, grad) in wanted.into_iter().zip((self.backward)(&seeds, &by)?) {
+            if let Some(grad) = grad {
+                self.set(i, grad);
+            }
+        }
+        Ok(())
+    }
 }
 
 /// The next number of an op that equals no other.

@@ -111,7 +111,7 @@ impl Op for Map {
         let grads: Vec<Tensor> = match self.func {
             Fill(_) => vec![],
             Neg => vec![dy.neg()],
-            Abs => vec![dy.mul(&x(0).sign())],
+            Abs => vec![dy.mul(&x(0).sign().stop_gradient())],
             Exp => vec![dy.mul(&y)],
             Log => vec![dy.div(&x(0))],
             Sqrt => vec![dy.mul_scalar(0.5).div(&y)],
@@ -197,11 +197,7 @@ impl Op for Map {
             }
             Select => {
                 let zero = dy.zeros_like();
-                vec![
-                    x(0).zeros_like(),
-                    x(0).select(&dy, &zero),
-                    x(0).select(&zero, &dy),
-                ]
+                vec![x(0).select(&dy, &zero), x(0).select(&zero, &dy)]
             }
             Sign | Floor | Ceil | Round | Less | LessEqual | Equal | ToF32 | ToU32 => {
                 return Err(Error::NotDifferentiable {
@@ -210,7 +206,10 @@ impl Op for Map {
                 });
             }
         };
-        for (i, grad) in grads.into_iter().enumerate() {
+        // A condition only chooses: it has no gradient, and what it was computed from (a
+        // comparison, most often) is not asked for one.
+        let first = usize::from(self.func == Select);
+        for (i, grad) in (first..).zip(grads) {
             if cx.needs(i) {
                 let grad = grad.sum_to(cx.input(i).shape());
                 cx.set(i, grad);
