@@ -41,6 +41,7 @@ mod random;
 mod reduce;
 mod repeats;
 mod resnet;
+mod second_derivatives;
 mod shaders;
 mod shuffles;
 mod spline;

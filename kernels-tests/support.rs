@@ -312,7 +312,7 @@ pub fn check_op(
 
 /// `sum(output * upstream)` is differentiated along single elements (all of a
 /// small input, some of a large one) and along random directions of everything.
-fn check_differences(case: &Case, grads: &[Array], limit: f64, step: f64) {
+pub fn check_differences(case: &Case, grads: &[Array], limit: f64, step: f64) {
     let outputs: Vec<&Tensor> = case.outputs.iter().collect();
     let objective = |inputs: HashMap<String, Array>| -> f64 {
         let values = case.evaluate(&outputs, inputs.clone());
@@ -392,7 +392,7 @@ pub fn assert_close(what: &str, got: &[f32], expected: &Array, rel: f64) {
     );
 }
 
-fn check_gpu(case: &Case, expected: &[Array], tol: &Tol) {
+pub fn check_gpu(case: &Case, expected: &[Array], tol: &Tol) {
     let got =
         run_gpu(&case.inputs, &case.wanted()).unwrap_or_else(|e| panic!("{}: {e}", case.name));
     compare(case, &got, expected, tol);

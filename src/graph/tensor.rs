@@ -52,6 +52,11 @@ impl Graph {
         self.len() == 0
     }
 
+    /// The names of the ops of all nodes, in the order in which they were recorded.
+    pub fn op_names(&self) -> Vec<&'static str> {
+        self.lock().nodes.iter().map(|n| n.op.name()).collect()
+    }
+
     /// Appends an op and returns its outputs.
     #[track_caller]
     pub fn push(&self, op: impl Op, inputs: &[&Tensor]) -> Vec<Tensor> {

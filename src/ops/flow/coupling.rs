@@ -7,6 +7,7 @@
 pub use super::coupling_layout::{CouplingMask, CouplingParams, CouplingScale, RawLayout};
 
 use super::coupling_layout::Places;
+use super::coupling_second;
 use crate::device::DeviceClass;
 use crate::graph::{Access, Array, KernelBuilder, Lower, Op, Slot, Spec, Tensor, Vjp};
 use crate::ops::reduce::axes::expect_f32;
@@ -166,7 +167,7 @@ impl Op for Coupling {
 }
 
 /// 1 where a checkerboard coupling of `x` transforms, else 0: `[H, W]`.
-fn checkerboard(x: &Tensor, parity: usize) -> Tensor {
+pub(super) fn checkerboard(x: &Tensor, parity: usize) -> Tensor {
     let (height, width) = (x.dim(2), x.dim(3));
     let moved = |i: usize| (i / width + i % width) % 2 != parity;
     let mask: Vec<f32> = (0..height * width).map(|i| moved(i) as u8 as f32).collect();
@@ -211,6 +212,16 @@ impl Op for CouplingGrad {
             draw.data[s] = slope * by_log;
         });
         Ok(vec![dx, draw])
+    }
+
+    fn vjp(&self, cx: &mut Vjp<'_>) -> Result<()> {
+        let (by_dx, by_draw) = (cx.grad(0), cx.grad(1));
+        cx.through(|inputs, _| {
+            let (params, inverse) = (&self.params, self.inverse);
+            Ok(coupling_second::parts(
+                params, inverse, inputs, &by_dx, &by_draw,
+            ))
+        })
     }
 
     fn in_place(&self) -> &'static [(usize, usize)] {

@@ -227,13 +227,8 @@ impl Places {
                 ),
             ));
         }
-        let (scale_first, shift_first, raw_step) = match (params.scale, params.layout) {
-            (CouplingScale::None, _) => (0, 0, 1),
-            (_, RawLayout::ScaleShift) => (0, moved.count, 1),
-            (_, RawLayout::ShiftScale) => (moved.count, 0, 1),
-            (_, RawLayout::ScaleShiftInterleaved) => (0, 1, 2),
-            (_, RawLayout::ShiftScaleInterleaved) => (1, 0, 2),
-        };
+        let raw_places = scale_and_shift(params, channels);
+        let raw_step = raw_places.step;
         let plane: usize = dims[2..].iter().product();
         // Whole channels side by side are walked as one run. A checkerboard goes on from one
         // channel to the next where the rows of a channel are even in number.
@@ -244,8 +239,8 @@ impl Places {
             plane,
             width: *dims.last().unwrap_or(&1),
             moved,
-            scale_first,
-            shift_first,
+            scale_first: raw_places.scale,
+            shift_first: raw_places.shift,
             raw_step,
             x_sample: channels * plane,
             raw_sample: raw_dims[1] * plane,
@@ -263,8 +258,8 @@ impl Places {
         let starts = [
             places.run,
             moved.first * plane,
-            scale_first * plane,
-            shift_first * plane,
+            raw_places.scale * plane,
+            raw_places.shift * plane,
             places.x_sample,
             places.raw_sample,
             places.kept_run,
@@ -323,6 +318,26 @@ impl Places {
             }
         }
     }
+}
+
+/// Raw channels of the first scale and shift, and the step to the next.
+pub(super) struct RawPlaces {
+    pub scale: usize,
+    pub shift: usize,
+    pub step: usize,
+}
+
+/// Where raw scales and shifts lie in the raw tensor for `channels` channels.
+pub(super) fn scale_and_shift(params: &CouplingParams, channels: usize) -> RawPlaces {
+    let count = params.transformed(channels);
+    let (scale, shift, step) = match (params.scale, params.layout) {
+        (CouplingScale::None, _) => (0, 0, 1),
+        (_, RawLayout::ScaleShift) => (0, count, 1),
+        (_, RawLayout::ShiftScale) => (count, 0, 1),
+        (_, RawLayout::ScaleShiftInterleaved) => (0, 1, 2),
+        (_, RawLayout::ShiftScaleInterleaved) => (1, 0, 2),
+    };
+    RawPlaces { scale, shift, step }
 }
 
 fn check_numbers(op: &str, params: &CouplingParams) -> Result<()> {

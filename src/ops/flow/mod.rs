@@ -3,7 +3,9 @@
 
 pub(in crate::ops) mod coupling;
 pub(in crate::ops) mod coupling_layout;
+mod coupling_second;
 pub(in crate::ops) mod spline;
+mod spline_second;
 
 pub use coupling::{CouplingMask, CouplingParams, CouplingScale, RawLayout};
 pub use spline::SplineParams;

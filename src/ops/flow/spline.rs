@@ -1,6 +1,7 @@
 //! Monotone rational-quadratic splines with linear tails, one per element (Durkan et al.
 //! 2019, "Neural spline flows"), forward and inverse, with the logarithm of the derivative.
 
+use super::spline_second;
 use crate::graph::{Array, KernelBuilder, Lower, Op, Slot, Spec, Tensor, Vjp};
 use crate::ops::reduce::axes::expect_f32;
 use crate::{Error, Result, Shape};
@@ -9,7 +10,7 @@ const SHADER: &str = include_str!("../../../shaders/flow/spline.wgsl");
 const GRAD_SHADER: &str = include_str!("../../../shaders/flow/spline_grad.wgsl");
 
 /// The least width and height of a bin as a share of the interval, and the least slope.
-const LEAST: f32 = 1e-3;
+pub(super) const LEAST: f32 = 1e-3;
 
 /// What a rational-quadratic spline is made of; see [`Tensor::spline`].
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -27,7 +28,7 @@ impl SplineParams {
     }
 
     /// Added to raw slopes, so that `LEAST + softplus(0 + offset)` is 1.
-    fn offset() -> f32 {
+    pub(super) fn offset() -> f32 {
         (1.0 - LEAST as f64).exp_m1().ln() as f32
     }
 
@@ -300,6 +301,14 @@ impl Op for SplineGrad {
             }
         });
         Ok(vec![dx, draw])
+    }
+
+    fn vjp(&self, cx: &mut Vjp<'_>) -> Result<()> {
+        let (by_dx, by_draw) = (cx.grad(0), cx.grad(1));
+        cx.through(|inputs, backward| {
+            let (params, inverse) = (&self.params, self.inverse);
+            spline_second::parts(params, inverse, inputs, &by_dx, &by_draw, backward)
+        })
     }
 
     fn lower(&self, cx: &mut Lower<'_>) -> Result<()> {

@@ -126,6 +126,29 @@ impl Op for ProductGrad {
         ])
     }
 
+    fn vjp(&self, cx: &mut Vjp<'_>) -> Result<()> {
+        let by: Vec<Tensor> = (0..3).map(|i| cx.grad(i)).collect();
+        cx.through(|inputs, _| {
+            let [g, l, u, sign, log_s] = inputs else {
+                return Ok(Vec::new());
+            };
+            // Signs are constants.
+            let diagonal = sign.stop_gradient().mul(&log_s.exp());
+            let lower = l.with_diagonal(&diagonal.ones_like()).tril(0);
+            let upper = u.with_diagonal(&diagonal).triu(0);
+            let du = lower.matmul_with(g, true, false);
+            // What lies outside a triangle belongs to outputs that are always zero.
+            Ok(vec![
+                (g.matmul_with(&upper, false, true), by[0].tril(-1)),
+                (du.clone(), by[1].triu(1)),
+                (
+                    du.mul(&du.zeros_like().with_diagonal(&diagonal)),
+                    by[2].add(&du.zeros_like()),
+                ),
+            ])
+        })
+    }
+
     fn lower(&self, cx: &mut Lower<'_>) -> Result<()> {
         let n = cx.input(1).shape[0];
         let mut kernel = cx
