@@ -7,7 +7,7 @@
 pub use super::coupling_layout::{CouplingMask, CouplingParams, CouplingScale, RawLayout};
 
 use super::coupling_layout::Places;
-use super::coupling_second;
+use super::coupling_second::{self, checkerboard};
 use crate::device::DeviceClass;
 use crate::graph::{Access, Array, KernelBuilder, Lower, Op, Slot, Spec, Tensor, Vjp};
 use crate::ops::reduce::axes::expect_f32;
@@ -164,14 +164,6 @@ impl Op for Coupling {
             _ => Ok(()),
         }
     }
-}
-
-/// 1 where a checkerboard coupling of `x` transforms, else 0: `[H, W]`.
-pub(super) fn checkerboard(x: &Tensor, parity: usize) -> Tensor {
-    let (height, width) = (x.dim(2), x.dim(3));
-    let moved = |i: usize| (i / width + i % width) % 2 != parity;
-    let mask: Vec<f32> = (0..height * width).map(|i| moved(i) as u8 as f32).collect();
-    x.graph().constant([height, width], &mask)
 }
 
 impl Op for CouplingGrad {

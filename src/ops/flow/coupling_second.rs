@@ -2,9 +2,16 @@
 //! here, which the tape differentiates: score matching and gradient penalties through a
 //! flow need it, and nothing that must be fast.
 
-use super::coupling::{CouplingMask, CouplingParams, CouplingScale};
-use super::coupling_layout::scale_and_shift;
+use super::coupling_layout::{CouplingMask, CouplingParams, CouplingScale, scale_and_shift};
 use crate::Tensor;
+
+/// 1 where a checkerboard coupling of `x` transforms, else 0: `[H, W]`.
+pub(super) fn checkerboard(x: &Tensor, parity: usize) -> Tensor {
+    let (height, width) = (x.dim(2), x.dim(3));
+    let moved = |i: usize| (i / width + i % width) % 2 != parity;
+    let mask: Vec<f32> = (0..height * width).map(|i| moved(i) as u8 as f32).collect();
+    x.graph().constant([height, width], &mask)
+}
 
 /// The scale of raw values, and the derivative of its logarithm by them.
 fn scale(params: &CouplingParams, s: &Tensor) -> (Tensor, Tensor) {
@@ -47,7 +54,7 @@ pub(super) fn parts(
     };
     // What is not transformed has raw values that mean nothing, perhaps infinite scales.
     let mask = match params.mask {
-        CouplingMask::Checkerboard { parity } => Some(super::coupling::checkerboard(y, parity)),
+        CouplingMask::Checkerboard { parity } => Some(checkerboard(y, parity)),
         _ => None,
     };
     let only = |t: Tensor| match &mask {

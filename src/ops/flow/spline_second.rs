@@ -1,7 +1,7 @@
 //! The gradient of a spline's gradient: the spline written in tensor ops, which the tape
 //! differentiates twice. Every raw value of an element stands on an axis of its own here.
 
-use super::spline::{LEAST, SplineParams};
+use super::spline_params::{LEAST, SplineParams};
 use crate::graph::Backward;
 use crate::{Result, Tensor};
 
