@@ -290,7 +290,7 @@ fn pools() -> Vec<Row> {
     let params = PoolParams::new([3, 2], [2, 1]).padding([1, 0]);
     let image = Data::f32([1, 2, 5, 4], 10);
     let row = |name: &'static str, f: fn(&Tensor, &PoolParams) -> Tensor| {
-        Row::new(name, &[image.clone()], move |_, x| {
+        Row::new(name, std::slice::from_ref(&image), move |_, x| {
             vec![f(&x[0].square(), &params)]
         })
     };
@@ -315,7 +315,7 @@ fn norms() -> Vec<Row> {
             vec![y, mean, var]
         })
         .on_gpu(),
-        Row::new("batch_norm_train, plain", &[x.clone()], |_, x| {
+        Row::new("batch_norm_train, plain", &affine[..1], |_, x| {
             vec![x[0].batch_norm_train(None, None, 1e-3).0]
         }),
         Row::new(
@@ -329,7 +329,7 @@ fn norms() -> Vec<Row> {
             ],
             |_, x| vec![x[0].batch_norm_eval(&x[1], &x[2], Some(&x[3]), Some(&x[4]), 1e-3)],
         ),
-        Row::new("layer_norm", &[x.clone()], |_, x| {
+        Row::new("layer_norm", &affine[..1], |_, x| {
             vec![x[0].layer_norm(&[3, 2], None, None, 1e-3)]
         }),
         Row::new("group_norm", &affine, |_, x| {
