@@ -31,6 +31,7 @@ mod nn;
 mod norm;
 mod optim;
 mod params;
+mod penalties;
 mod pipelines;
 mod plans;
 mod pointwise;
