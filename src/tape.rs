@@ -49,6 +49,25 @@ pub(crate) fn gradients(
     seeds: &[(Tensor, Tensor)],
     wrt: &[&Tensor],
 ) -> Result<Vec<Option<Tensor>>> {
+    pull(seeds, wrt, false)
+}
+
+/// As [`gradients`], but as if all of `wrt` were independent: what one of them was
+/// computed from gets nothing through it.
+#[track_caller]
+pub(crate) fn partial_gradients(
+    seeds: &[(Tensor, Tensor)],
+    wrt: &[&Tensor],
+) -> Result<Vec<Option<Tensor>>> {
+    pull(seeds, wrt, true)
+}
+
+#[track_caller]
+fn pull(
+    seeds: &[(Tensor, Tensor)],
+    wrt: &[&Tensor],
+    independent: bool,
+) -> Result<Vec<Option<Tensor>>> {
     let Some((first, _)) = seeds.first() else {
         return Err(Error::Graph("backward: no output was given".into()));
     };
@@ -121,7 +140,10 @@ pub(crate) fn gradients(
         if node.inputs.is_empty() || node.op.stops_gradient() {
             continue;
         }
-        if !outputs.iter().any(|o| grads.contains_key(o)) {
+        let ends = |o: &ValueId| independent && wrt.iter().any(|t| t.id() == *o);
+        let passes = |o: &ValueId| grads.get(o).filter(|_| !ends(o)).cloned();
+        let upstream: Vec<Option<Tensor>> = outputs.iter().map(passes).collect();
+        if upstream.iter().all(Option::is_none) {
             continue;
         }
         let needs: Vec<bool> = node
@@ -134,7 +156,6 @@ pub(crate) fn gradients(
         }
         let input_tensors: Vec<Tensor> = node.inputs.iter().map(|v| graph.tensor(*v)).collect();
         let output_tensors: Vec<Tensor> = outputs.iter().map(|v| graph.tensor(*v)).collect();
-        let upstream: Vec<Option<Tensor>> = outputs.iter().map(|v| grads.get(v).cloned()).collect();
         let mut cx = Vjp {
             inputs: &input_tensors,
             outputs: &output_tensors,

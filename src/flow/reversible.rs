@@ -10,8 +10,9 @@ use std::sync::Arc;
 
 use super::{Bijector, Context, Mapped, Upstream};
 use crate::graph::{Graph, Kind, Source, Tensor, ValueId};
-use crate::ops::segment;
-use crate::{DType, Result};
+use crate::nn::Mode;
+use crate::ops::{segment, stand_in};
+use crate::{DType, Result, tape};
 
 /// Records `layers` on `x` as one segment.
 #[track_caller]
@@ -53,12 +54,79 @@ pub(super) fn record(layers: &[Arc<dyn Bijector>], x: &Tensor, cx: &Context<'_>)
             for (i, grad) in wanted.into_iter().zip(grads) {
                 all[i] = grad;
             }
-            Ok(all)
+            Ok(twice_differentiable(
+                &layers,
+                cx.mode(),
+                condition,
+                inputs,
+                &upstream,
+                all,
+            ))
         },
     );
     let log_det = out.swap_remove(1);
     let out = out.swap_remove(0);
     Mapped { out, log_det }
+}
+
+/// The gradients `grads` by `inputs` of a segment, with gradients of their own: those of
+/// the recorded layers, from the first input on. What was rebuilt is cut off from what it
+/// was rebuilt from and has none. (Whoever asks for these stores activations after all.)
+fn twice_differentiable(
+    layers: &[Arc<dyn Bijector>],
+    mode: Mode,
+    condition: Option<usize>,
+    inputs: &[Tensor],
+    upstream: &Upstream,
+    grads: Vec<Option<Tensor>>,
+) -> Vec<Option<Tensor>> {
+    let present: Vec<usize> = (0..grads.len()).filter(|i| grads[*i].is_some()).collect();
+    let (layers, by, count) = (layers.to_vec(), present.clone(), inputs.len());
+    let has = [upstream.out.is_some(), upstream.log_det.is_some()];
+    let mut from: Vec<&Tensor> = inputs.iter().collect();
+    from.extend(&upstream.out);
+    from.extend(&upstream.log_det);
+    let values: Vec<&Tensor> = grads.iter().flatten().collect();
+    let values = segment(&from, &values, move |from, _, upstream, needs| {
+        // New values, so that nothing recorded before depends on them.
+        let mut from = from.to_vec();
+        let own = [0].into_iter().chain(condition).chain(count..from.len());
+        for i in own {
+            from[i] = stand_in(&from[i]);
+        }
+        let (inputs, seeds) = from.split_at(count);
+        let mut cx = Context::new(mode);
+        if let Some(condition) = condition {
+            cx = cx.with_condition(&inputs[condition]);
+        }
+        let mapped = forward(&layers, &inputs[0], &cx);
+        let outputs = [mapped.out, mapped.log_det].into_iter().zip(has);
+        let outputs = outputs.filter_map(|(output, has)| has.then_some(output));
+        let pairs: Vec<(Tensor, Tensor)> = outputs.zip(seeds.iter().cloned()).collect();
+        let wrt: Vec<&Tensor> = by.iter().map(|i| &inputs[*i]).collect();
+        let first = tape::partial_gradients(&pairs, &wrt)?;
+        let pairs: Vec<(Tensor, Tensor)> = first
+            .into_iter()
+            .zip(upstream)
+            .filter_map(|(grad, upstream)| Some((grad?, upstream.clone()?)))
+            .collect();
+        let mut all = vec![None; from.len()];
+        if pairs.is_empty() {
+            return Ok(all);
+        }
+        let wanted: Vec<usize> = (0..from.len()).filter(|i| needs[*i]).collect();
+        let wrt: Vec<&Tensor> = wanted.iter().map(|i| &from[*i]).collect();
+        let second = tape::partial_gradients(&pairs, &wrt)?;
+        for (i, grad) in wanted.into_iter().zip(second) {
+            all[i] = grad;
+        }
+        Ok(all)
+    });
+    let mut all = vec![None; grads.len()];
+    for (i, value) in present.into_iter().zip(values) {
+        all[i] = Some(value);
+    }
+    all
 }
 
 /// The layers one after the other, log-determinants added up.

@@ -213,6 +213,12 @@ pub(crate) fn segment(
     first.graph().push(op, &all)
 }
 
+/// The same value as a node of its own, through which gradients flow on.
+#[track_caller]
+pub(crate) fn stand_in(x: &Tensor) -> Tensor {
+    Tensor::with_gradient(&[x], x, |_, _, dy| vec![dy.clone()])
+}
+
 impl Vjp<'_> {
     /// Gradients of an op whose kernels also exist as tensor ops: `build` records these on
     /// stand-ins for the inputs and returns the results with their upstream gradients
@@ -224,7 +230,6 @@ impl Vjp<'_> {
         &mut self,
         build: impl FnOnce(&[Tensor], Backward) -> Result<Vec<(Tensor, Tensor)>>,
     ) -> Result<()> {
-        let stand_in = |x: &Tensor| Tensor::with_gradient(&[x], x, |_, _, dy| vec![dy.clone()]);
         let inputs: Vec<Tensor> = self.inputs.iter().map(stand_in).collect();
         let seeds = build(&inputs, self.backward)?;
         let wanted: Vec<usize> = (0..inputs.len()).filter(|i| self.needs(*i)).collect();

@@ -21,7 +21,7 @@ mod view;
 
 pub use conv::{ConvParams, ConvTransposeParams};
 pub use flow::{CouplingMask, CouplingParams, CouplingScale, RawLayout, SplineParams};
-pub(crate) use gradient::segment;
+pub(crate) use gradient::{segment, stand_in};
 pub(crate) use linalg::factor;
 pub use linalg::{LuFactors, Plu, Triangular};
 pub use loss::{CrossEntropy, LossReduction};

@@ -138,7 +138,8 @@ impl Tensor {
         self.zip(Func::Equal, other)
     }
 
-    /// `a` where `self` is not 0, else `b`.
+    /// `a` where `self` is not 0, else `b`. The condition has no gradient, and what it was
+    /// computed from needs none.
     #[track_caller]
     pub fn select(&self, a: &Tensor, b: &Tensor) -> Tensor {
         let op = Map {
