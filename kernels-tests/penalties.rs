@@ -2,7 +2,7 @@
 //! flow, with the gradients of both, against finite differences and on the GPU.
 
 use flowgrad::flow::{
-    Bijector, Chain, Context, Coupling, Memory, Permutation, SplineCoupling,
+    self, Bijector, Chain, Context, Coupling, Memory, Permutation, SplineCoupling,
     standard_normal_log_prob,
 };
 use flowgrad::nn::Apply;
@@ -174,4 +174,42 @@ fn the_score_of_a_spline_flow() {
 fn scores_where_activations_are_rebuilt() {
     check_score("affine", 4, affine, Memory::Rebuild);
     check_score("spline", 2 * SPLINE.raw_values(), spline, Memory::Rebuild);
+}
+
+/// A network of what passes through and of a condition `[N, 2]`.
+struct Conditioned(Tensor);
+
+impl flow::Network for Conditioned {
+    fn forward(&self, x: &Tensor, cx: &Context<'_>) -> Tensor {
+        let both = Tensor::concat(&[x, cx.condition().unwrap()], 1);
+        both.matmul(&self.0).tanh()
+    }
+}
+
+/// The condition depends on what the flow maps and on its weights.
+#[test]
+fn the_score_of_a_conditioned_flow_that_rebuilds() {
+    let inputs = [
+        Data::f32([3, 4], 1),
+        Data::f32([4, 4], 2),
+        Data::f32([4, 4], 3),
+        Data::f32([4, 2], 4),
+    ];
+    check_op(
+        "conditioned",
+        &inputs,
+        |_, x| {
+            let mut chain = Chain::new("flow").memory(Memory::Rebuild);
+            for weight in &x[1..3] {
+                let params = CouplingParams::new(CouplingMask::After(2));
+                chain.push(Coupling::new(params, Conditioned(weight.clone())));
+                chain.push(Permutation::reverse(4));
+            }
+            let condition = x[0].matmul(&x[1]).matmul(&x[3]).sin();
+            let z = chain.forward(&x[0], &Context::eval().with_condition(&condition));
+            let log_prob = standard_normal_log_prob(&z.out).add(&z.log_det);
+            vec![slope(&log_prob, &x[0])]
+        },
+        tolerance(),
+    );
 }

@@ -121,7 +121,7 @@ impl Bijector for Coupling {
         draw.check()?;
         let mut targets = vec![&z];
         targets.extend(wrt);
-        let mut grads = tape::gradients(&[(raw, draw)], &targets)?;
+        let mut grads = tape::partial_gradients(&[(raw, draw)], &targets)?;
         let rest = grads.split_off(1);
         let dx = match grads.pop().flatten() {
             Some(through_network) => dx.add(&through_network),

@@ -152,7 +152,8 @@ pub trait Bijector: Send + Sync {
     ///
     /// The provided method records the inverse, replays the layer on the rebuilt input
     /// and differentiates that; layers with an expensive network inside override it to
-    /// run the network once. Errors: those of [`tape::backward_from`].
+    /// run the network once. Second derivatives do not flow through the results (those of
+    /// a [`Chain`] do). Errors: those of [`tape::backward_from`].
     fn backward(
         &self,
         z: &Tensor,
@@ -192,7 +193,7 @@ impl Upstream {
             .collect();
         let mut targets = vec![x];
         targets.extend(wrt);
-        let mut grads = tape::gradients(&seeds, &targets)?;
+        let mut grads = tape::partial_gradients(&seeds, &targets)?;
         let rest = grads.split_off(1);
         let dx = grads.pop().flatten();
         Ok((dx.unwrap_or_else(|| x.zeros_like()), rest))
