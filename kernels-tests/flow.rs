@@ -467,11 +467,11 @@ fn memory_does_not_grow_with_depth_where_activations_are_rebuilt() {
 struct Conditioned(Linear, Conv2d);
 
 impl Network for Conditioned {
-    fn forward(&self, x: &Tensor, cx: &Context<'_>) -> Tensor {
+    fn apply(&self, x: &Tensor, cx: &Context<'_>) -> Tensor {
         let condition = cx.condition().expect("a condition");
-        let shift = Network::forward(&self.0, condition, cx);
+        let shift = Network::apply(&self.0, condition, cx);
         let shift = shift.reshape([x.dim(0), shift.dim(1), 1, 1]);
-        Network::forward(&self.1, x, cx).add(&shift).tanh()
+        Network::apply(&self.1, x, cx).add(&shift).tanh()
     }
 }
 

@@ -50,6 +50,7 @@ mod structure;
 mod support;
 mod tape;
 mod training;
+mod traits;
 mod tune;
 mod variants;
 mod vectors;

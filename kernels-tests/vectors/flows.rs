@@ -111,7 +111,7 @@ fn inv1x1(case: &VectorCase<'_>, inputs: &Inputs) -> Outputs {
 struct Given(Tensor);
 
 impl Network for Given {
-    fn forward(&self, _: &Tensor, _: &Context<'_>) -> Tensor {
+    fn apply(&self, _: &Tensor, _: &Context<'_>) -> Tensor {
         self.0.clone()
     }
 }

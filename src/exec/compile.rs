@@ -10,21 +10,55 @@ use crate::params::Params;
 use crate::plan::{ArenaMap, Plan, PlanOptions, Role, Slice};
 use crate::{Error, Result};
 
+/// One parameter set, or several: `&params`, `&[&encoder, &decoder]`.
+pub trait ParamSets {
+    /// The sets in the order given.
+    fn sets(&self) -> Vec<&Params>;
+}
+
+impl ParamSets for Params {
+    fn sets(&self) -> Vec<&Params> {
+        vec![self]
+    }
+}
+
+impl ParamSets for [&Params] {
+    fn sets(&self) -> Vec<&Params> {
+        self.to_vec()
+    }
+}
+
+impl<const N: usize> ParamSets for [&Params; N] {
+    fn sets(&self) -> Vec<&Params> {
+        self.to_vec()
+    }
+}
+
 impl Graph {
     /// Compiles a program that computes `outputs` and carries out the graph's
     /// assignments. Errors: the first wrong shape on the way to the outputs, a limit
     /// of the device, a shader that does not compile, memory.
-    pub fn compile(&self, gpu: &Gpu, params: &Params, outputs: &[&Tensor]) -> Result<Program> {
-        self.compile_with(gpu, &[params], outputs, &PlanOptions::default())
+    pub fn compile(
+        &self,
+        gpu: &Gpu,
+        params: &(impl ParamSets + ?Sized),
+        outputs: &[&Tensor],
+    ) -> Result<Program> {
+        self.compile_with(gpu, &params.sets(), outputs, &PlanOptions::default())
     }
 
     /// Compiles a program that computes `outputs` and assigns nothing.
-    pub fn compile_pure(&self, gpu: &Gpu, params: &Params, outputs: &[&Tensor]) -> Result<Program> {
+    pub fn compile_pure(
+        &self,
+        gpu: &Gpu,
+        params: &(impl ParamSets + ?Sized),
+        outputs: &[&Tensor],
+    ) -> Result<Program> {
         let options = PlanOptions {
             updates: false,
             ..Default::default()
         };
-        self.compile_with(gpu, &[params], outputs, &options)
+        self.compile_with(gpu, &params.sets(), outputs, &options)
     }
 
     /// The same for the library's own preparations, which draw by the set's seed, all the

@@ -11,7 +11,7 @@ mod profile;
 mod repeat;
 mod run;
 
-pub use compile::{arena_map, kernel_texts};
+pub use compile::{ParamSets, arena_map, kernel_texts};
 pub use freeze::{FreezeOptions, Storage};
 pub use profile::{Profile, ProfileRow};
 pub use run::{Outputs, Ticket};

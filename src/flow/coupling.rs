@@ -46,7 +46,7 @@ impl Coupling {
     fn raw(&self, x: &Tensor, cx: &Context<'_>) -> Tensor {
         let seen = passed(self.name(), self.params.mask, x);
         match seen.check() {
-            Ok(()) => self.network.forward(&seen, cx),
+            Ok(()) => self.network.apply(&seen, cx),
             Err(_) => seen,
         }
     }

@@ -235,11 +235,11 @@ impl<B: Bijector + ?Sized> Bijector for Box<B> {
 pub trait Network: Send + Sync {
     /// Appends the network to the graph of `x`.
     #[track_caller]
-    fn forward(&self, x: &Tensor, cx: &Context<'_>) -> Tensor;
+    fn apply(&self, x: &Tensor, cx: &Context<'_>) -> Tensor;
 }
 
 impl<L: Layer> Network for L {
-    fn forward(&self, x: &Tensor, cx: &Context<'_>) -> Tensor {
+    fn apply(&self, x: &Tensor, cx: &Context<'_>) -> Tensor {
         Layer::forward(self, x, cx.mode())
     }
 }

@@ -77,13 +77,13 @@ impl Bijector for Split {
 
     fn forward(&self, x: &Tensor, cx: &Context<'_>) -> Mapped {
         self.map(x, |network, kept| {
-            x.coupling_inverse(&network.forward(kept, cx), &self.params)
+            x.coupling_inverse(&network.apply(kept, cx), &self.params)
         })
     }
 
     fn inverse(&self, z: &Tensor, cx: &Context<'_>) -> Mapped {
         self.map(z, |network, kept| {
-            z.coupling(&network.forward(kept, cx), &self.params)
+            z.coupling(&network.apply(kept, cx), &self.params)
         })
     }
 }
@@ -126,7 +126,7 @@ impl TopPrior {
         if let Some(samples) = dims.first_mut() {
             *samples = 1;
         }
-        let raw = self.network.forward(&z.graph().full(dims, 0.0), cx);
+        let raw = self.network.apply(&z.graph().full(dims, 0.0), cx);
         let channels = z.dim(1);
         match self.layout {
             PriorLayout::Halves => (raw.slice(1, 0, channels), raw.slice(1, channels, channels)),

@@ -40,7 +40,7 @@ impl SplineCoupling {
     fn raw(&self, x: &Tensor, cx: &Context<'_>) -> Tensor {
         let seen = passed(self.name(), self.mask, x);
         match seen.check() {
-            Ok(()) => self.network.forward(&seen, cx),
+            Ok(()) => self.network.apply(&seen, cx),
             Err(_) => seen,
         }
     }

@@ -92,7 +92,7 @@ impl ZeroConv {
 }
 
 impl Network for ZeroConv {
-    fn forward(&self, x: &Tensor, _: &Context<'_>) -> Tensor {
+    fn apply(&self, x: &Tensor, _: &Context<'_>) -> Tensor {
         let graph = x.graph();
         let (weight, bias) = (self.weight.on(graph), self.bias.on(graph));
         let y = self.border.conv(x, &weight, Some(&bias), Activation::None);
@@ -157,9 +157,9 @@ impl Hidden {
 }
 
 impl Network for Hidden {
-    fn forward(&self, x: &Tensor, cx: &Context<'_>) -> Tensor {
+    fn apply(&self, x: &Tensor, cx: &Context<'_>) -> Tensor {
         match self {
-            Hidden::Plain(layer) => Network::forward(layer, x, cx),
+            Hidden::Plain(layer) => Network::apply(layer, x, cx),
             Hidden::Normalised {
                 weight,
                 border,
@@ -200,9 +200,9 @@ impl CouplingNet {
 }
 
 impl Network for CouplingNet {
-    fn forward(&self, x: &Tensor, cx: &Context<'_>) -> Tensor {
-        let hidden = self.first.forward(x, cx);
-        self.last.forward(&self.second.forward(&hidden, cx), cx)
+    fn apply(&self, x: &Tensor, cx: &Context<'_>) -> Tensor {
+        let hidden = self.first.apply(x, cx);
+        self.last.apply(&self.second.apply(&hidden, cx), cx)
     }
 }
 
@@ -253,7 +253,7 @@ impl TopNet {
 }
 
 impl Network for TopNet {
-    fn forward(&self, zeros: &Tensor, cx: &Context<'_>) -> Tensor {
+    fn apply(&self, zeros: &Tensor, cx: &Context<'_>) -> Tensor {
         let graph = zeros.graph();
         let (channels, height, width) = (zeros.dim(1), zeros.dim(-2), zeros.dim(-1));
         let raw = match &self.base {
@@ -267,7 +267,7 @@ impl Network for TopNet {
                     Border::EdgeChannel => 2 * channels,
                     _ => channels,
                 };
-                conv.forward(&graph.full([1, inputs, height, width], 0.0), cx)
+                conv.apply(&graph.full([1, inputs, height, width], 0.0), cx)
             }
         };
         let (Some(embedding), Some(labels)) = (&self.classes, cx.condition()) else {

@@ -221,12 +221,12 @@ impl Residual {
 }
 
 impl Network for Residual {
-    fn forward(&self, x: &Tensor, cx: &Context<'_>) -> Tensor {
-        let mut y = Network::forward(&self.first, x, cx);
+    fn apply(&self, x: &Tensor, cx: &Context<'_>) -> Tensor {
+        let mut y = Network::apply(&self.first, x, cx);
         for [inner, outer] in &self.blocks {
-            let inside = Network::forward(inner, &y.relu(), cx);
-            y = y.add(&Network::forward(outer, &inside, cx));
+            let inside = Network::apply(inner, &y.relu(), cx);
+            y = y.add(&Network::apply(outer, &inside, cx));
         }
-        Network::forward(&self.last, &y.relu(), cx)
+        Network::apply(&self.last, &y.relu(), cx)
     }
 }
