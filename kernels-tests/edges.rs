@@ -10,7 +10,7 @@ use crate::support::{Data, Tol, check_op, run_gpu};
 /// Elements of a result must be within `rel` of `expected` (infinity and NaN themselves),
 /// on the GPU and in the reference.
 #[track_caller]
-fn literal(what: &str, inputs: &[Data], build: impl Fn(&[Tensor]) -> Tensor, expected: &[f64]) {
+pub fn literal(what: &str, inputs: &[Data], build: impl Fn(&[Tensor]) -> Tensor, expected: &[f64]) {
     within(what, 1e-6, inputs, build, expected);
 }
 

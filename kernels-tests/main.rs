@@ -27,6 +27,7 @@ mod large;
 mod linalg;
 mod matmul;
 mod misuse;
+mod nan;
 mod nn;
 mod norm;
 mod optim;

@@ -29,7 +29,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
     let v = x[index];
     if (!(abs(v) < args.bound)) {
         y[index] = v;
-        l[index] = 0.0;
+        l[index] = select(0.0, v, is_nan(v));
         return;
     }
     let at = raw_start(index);
@@ -53,10 +53,10 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
     let a = up * bend + p.h * (d - d_near);
     let b = p.h * d_near - up * bend;
     let c = -d * up;
-    let near = clamp(2.0 * c / (-b - sqrt(max(b * b - 4.0 * a * c, 0.0))), 0.0, 1.0);
+    let near = clamp_f32(2.0 * c / (-b - sqrt(max_f32(b * b - 4.0 * a * c, 0.0))), 0.0, 1.0);
 #else
     let far = v - p.x0 > p.x1 - v;
-    let near = clamp(select(v - p.x0, p.x1 - v, far) / p.w, 0.0, 1.0);
+    let near = clamp_f32(select(v - p.x0, p.x1 - v, far) / p.w, 0.0, 1.0);
 #endif
     let s = select(near, 1.0 - near, far);
     let rest = select(1.0 - near, near, far);

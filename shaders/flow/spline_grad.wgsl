@@ -51,8 +51,8 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
     let bx = find(at, mx, value);
     let p = piece(at, bx, locate(heights, my, bx.index));
     let d = p.h / p.w;
-    let s = clamp((value - p.x0) / p.w, 0.0, 1.0);
-    let rest = clamp((p.x1 - value) / p.w, 0.0, 1.0);
+    let s = clamp_f32((value - p.x0) / p.w, 0.0, 1.0);
+    let rest = clamp_f32((p.x1 - value) / p.w, 0.0, 1.0);
     let t = s * rest;
     let turn = rest - s;
     let bend = p.d0 + p.d1 - 2.0 * d;

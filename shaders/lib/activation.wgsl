@@ -1,9 +1,9 @@
-// The activation of an epilogue, chosen by ${ACT}; see `Activation` in ops/matmul.rs.
+// The activation of an epilogue, chosen by ${ACT}; see `Activation` in ops/pointwise/activation.rs.
 #import math
 
 fn act(x: f32) -> f32 {
 #if ACT == relu
-    return max(x, 0.0);
+    return relu(x);
 #elif ACT == leaky_relu
     return select(${SLOPE} * x, x, x > 0.0);
 #elif ACT == sigmoid

@@ -204,7 +204,8 @@ fn scale(s: Cell) -> Scale {
     return Scale(sum, log_each(sum), slope * value / sum);
 #else
     // The inverse divides by it: never zero, so that 0 / 0 cannot occur.
-    return Scale(max(value, Cell(1.1754944e-38)), log, slope);
+    // Added, not max, which may give a number for NaN.
+    return Scale(value + max(Cell(1.1754944e-38) - value, Cell()), log, slope);
 #endif
 }
 #endif

@@ -14,6 +14,45 @@ fn is_nan(x: f32) -> bool {
     return (bitcast<u32>(x) & 0x7fffffffu) > 0x7f800000u;
 }
 
+// The larger and the smaller of two, and NaN where either is: what WGSL calls max, min
+// and clamp may give the other one instead.
+fn max_f32(a: f32, b: f32) -> f32 {
+    return select(max(a, b), a + b, is_nan(a) || is_nan(b));
+}
+
+fn min_f32(a: f32, b: f32) -> f32 {
+    return select(min(a, b), a + b, is_nan(a) || is_nan(b));
+}
+
+fn clamp_f32(x: f32, low: f32, high: f32) -> f32 {
+    return select(clamp(x, low, high), x, is_nan(x));
+}
+
+fn relu(x: f32) -> f32 {
+    return select(max(x, 0.0), x, is_nan(x));
+}
+
+fn sign_f32(x: f32) -> f32 {
+    return select(sign(x), x, is_nan(x));
+}
+
+// x - x, x / x and x == x: drivers fold them to 0, 1 and true.
+fn is_finite(x: f32) -> bool {
+    return (bitcast<u32>(x) & 0x7fffffffu) < 0x7f800000u;
+}
+
+fn self_difference(x: f32) -> f32 {
+    return select(from_bits(0x7fc00000u), 0.0, is_finite(x));
+}
+
+fn self_quotient(x: f32) -> f32 {
+    return select(from_bits(0x7fc00000u), 1.0, is_finite(x) && (bitcast<u32>(x) & 0x7fffffffu) != 0u);
+}
+
+fn self_equal(x: f32) -> f32 {
+    return select(1.0, 0.0, is_nan(x));
+}
+
 // e^(x + rest) = 2^k e^r with |r| <= log(2) / 2, for a small rest. The product
 // of k and the first part of log(2) is exact; 2^k is applied in two halves, so
 // that neither overflows alone.

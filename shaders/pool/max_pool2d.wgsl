@@ -1,9 +1,10 @@
 // y[p, q] = max of x over window (p, q), at[p, q] = h * in_x + w of the first maximum
-//   x, y, at as in lib/pool.wgsl; padding counts as minus infinity
+//   x, y, at as in lib/pool.wgsl; padding counts as minus infinity, NaN as largest
 // CELL: an invocation takes OUT neighbours, see lib/pool_row.wgsl.
 // Grid: flat, one invocation per output or OUT. Caller: ops/max_pool.rs
 #import grid
 #import pool
+#import math
 #args
 
 #if CELL
@@ -19,6 +20,11 @@
 @group(0) @binding(1) var<storage, read_write> y: array<f32>;
 @group(0) @binding(2) var<storage, read_write> at: array<u32>;
 #endif
+
+// NaN is larger than any number; the first one stays.
+fn beats(value: f32, best: f32) -> bool {
+    return value > best || (is_nan(value) && !is_nan(best));
+}
 
 @compute @workgroup_size(64)
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
@@ -44,7 +50,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
 #repeat kx KX
         {
             let w = u32(max(i32(j * ${CELL}u) + ${r*SX+kx-PX}, 0));
-            let above = ${ky+kx} == 0 || v[${r*SX+kx+2-PX}] > best[${r}];
+            let above = ${ky+kx} == 0 || beats(v[${r*SX+kx+2-PX}], best[${r}]);
             best[${r}] = select(best[${r}], v[${r*SX+kx+2-PX}], above);
             best_at[${r}] = select(best_at[${r}], h * args.in_x + w, above);
         }
@@ -76,7 +82,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
         for (var w = columns.x; w < columns.y; w++) {
             let here = h * args.in_x + w;
             let value = x[plane + here];
-            if (value > best) {
+            if (beats(value, best)) {
                 best = value;
                 best_at = here;
             }

@@ -76,6 +76,35 @@ struct Args {
 const LOWEST = -3.4028235e38f;
 const NOBODY = 0xffffffffu;
 
+#if FOLD == max
+// NaN is largest: what WGSL calls max may pass over it.
+#if VEC4
+fn unordered(x: Cell) -> vec4<bool> {
+    return (bitcast<vec4u>(x) & vec4u(0x7fffffffu)) > vec4u(0x7f800000u);
+}
+#else
+fn unordered(x: Cell) -> bool {
+    return is_nan(x);
+}
+#endif
+
+fn larger(a: Cell, b: Cell) -> Cell {
+    return select(a, b, (b > a) | unordered(b));
+}
+#if ACROSS == 0
+
+#if VEC4
+fn join(c: vec4f) -> f32 {
+    return max_f32(max_f32(c.x, c.y), max_f32(c.z, c.w));
+}
+#else
+fn join(c: f32) -> f32 {
+    return c;
+}
+#endif
+#endif
+#endif
+
 #if FOLD == lse
 // x - top for a top that is not smaller: 0 where both are infinite.
 fn below(x: Cell, top: Cell) -> Cell {
@@ -199,7 +228,12 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
             let candidate = r;
 #endif
             let value = ${SIGN} * cell;
-            if (value > best || (value == best && candidate < winner)) {
+            // NaN is largest, and equal to itself.
+            let is_new = is_nan(value);
+            let was = is_nan(best);
+            let more = value > best || (is_new && !was);
+            let equal = value == best || (is_new && was);
+            if (more || (equal && candidate < winner)) {
                 best = value;
                 winner = candidate;
             }
@@ -263,7 +297,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
             sum2_${h*ACROSS} += half${h}(cell) * (half${h}(other) - middle${h*ACROSS});
 #endif
 #elif FOLD == max
-            best${h*ACROSS} = max(best${h*ACROSS}, ${SIGN} * half${h}(cell));
+            best${h*ACROSS} = larger(best${h*ACROSS}, ${SIGN} * half${h}(cell));
 #endif
 #end
 #endif
@@ -312,13 +346,17 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
     y[index] = best;
     y2[index] = winner;
 #else
-    // Nothing beats the start where all elements are NaN or minus infinity.
+    // Nothing beats the start where all elements are minus infinity.
     y[index] = select(winner, 0u, winner == NOBODY);
 #endif
 #else
 #repeat k SUMS
 #if FOLD == max
-    let first${k} = ${SIGN} * ${JOIN}(best${k});
+#if ACROSS
+    let first${k} = ${SIGN} * best${k};
+#else
+    let first${k} = ${SIGN} * join(best${k});
+#endif
 #elif FOLD == lse
 #if Y2
     let first${k} = peak${k};

@@ -173,6 +173,7 @@ impl Program {
             steps_list: None,
             runs: 0,
             launches: 0,
+            watch: None,
             plan,
         })
     }

@@ -10,6 +10,7 @@ mod freeze;
 mod profile;
 mod repeat;
 mod run;
+mod watch;
 
 pub use compile::{ParamSets, arena_map, kernel_texts};
 pub use freeze::{FreezeOptions, Storage};
@@ -90,6 +91,8 @@ pub struct Program {
     runs: u64,
     /// Submissions of its own, which `readback` goes by.
     launches: u64,
+    /// What is looked at for numbers that are not finite.
+    watch: Option<watch::Watch>,
 }
 
 impl std::fmt::Debug for Program {

@@ -251,10 +251,16 @@ impl Program {
             }
             words
         };
-        let words = match mapped {
+        let mut words = match mapped {
             Some(mapped) => mapped.read(split)?,
             None => self.gpu.map(buffer, slot.bytes, submission, split)?,
         };
+        let mut specs = specs;
+        if let Some(watch) = &self.watch {
+            watch.judge(&words)?;
+            specs.truncate(watch.outputs);
+            words.truncate(watch.outputs);
+        }
         Ok(Outputs { specs, words })
     }
 

@@ -99,6 +99,8 @@ pub(crate) struct Nodes {
     /// The first error of an assignment.
     pub update_error: Option<Error>,
     pub random_streams: u32,
+    /// Gradients that lie like an arena of a set: what watched programs look at.
+    pub packed_gradients: Vec<(u64, usize, ValueId)>,
 }
 
 /// A growing list of ops over shapes. Clones share it.

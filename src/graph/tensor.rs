@@ -228,6 +228,12 @@ impl Graph {
         }
     }
 
+    /// Tells watched programs of a gradient that lies like an arena.
+    pub(crate) fn watch_gradient(&self, set: u64, arena: usize, gradient: &Tensor) {
+        let entry = (set, arena, gradient.id);
+        self.lock().packed_gradients.push(entry);
+    }
+
     /// A number that no earlier random op of this graph has.
     pub(crate) fn next_random_stream(&self) -> u32 {
         let mut nodes = self.lock();

@@ -51,6 +51,7 @@ pub struct Optimizer {
     schedule: Schedule,
     clip: Option<f32>,
     ema: Option<Ema>,
+    skip: bool,
 }
 
 /// What a step adds to the graph.
@@ -58,6 +59,9 @@ pub struct Optimizer {
 pub struct Step {
     /// The global gradient norm before clipping (`[]`), where clipping is on.
     pub norm: Option<Tensor>,
+    /// 1 where the step was taken, 0 where it was left out (`[]`), with
+    /// [`Optimizer::skip_non_finite`].
+    pub taken: Option<Tensor>,
     /// All assignments: arenas of the parameter set and their new contents `[len]`.
     /// They are recorded in the graph already.
     pub updates: Vec<(usize, Tensor)>,
@@ -93,6 +97,7 @@ impl Optimizer {
             schedule: Schedule::constant(),
             clip: None,
             ema: None,
+            skip: false,
         })
     }
 
@@ -112,6 +117,14 @@ impl Optimizer {
     /// them together, as PyTorch's `clip_grad_norm_`.
     pub fn clip_grad_norm(mut self, max: f32) -> Self {
         self.clip = Some(max);
+        self
+    }
+
+    /// Leaves out steps with a gradient that is not finite, as training in mixed precision
+    /// does: parameters, moments and averages stay as they are, and [`Step::taken`] tells.
+    /// Without this such a step makes everything NaN that it reaches.
+    pub fn skip_non_finite(mut self) -> Self {
+        self.skip = true;
         self
     }
 
@@ -286,6 +299,7 @@ impl Optimizer {
             let inside: Vec<(usize, &Tensor)> = chunk.iter().map(|(p, g)| (p.offset, *g)).collect();
             let grad = graph.pack(&inside, len);
             grad.check()?;
+            graph.watch_gradient(layout.set, arena, &grad);
             packed.push(grad);
             let all = layout.params.iter().filter(|p| p.arena == arena).count();
             parts.push(Part {
@@ -322,6 +336,7 @@ impl Optimizer {
             }
             None => (None, None),
         };
+        let taken = self.skip.then(|| all_finite(&grads)).flatten();
         let mut updates = Vec::new();
         for (part, grad) in parts.iter().zip(grads) {
             let kind = layout.arenas.get(part.arena).map(|a| a.kind);
@@ -337,7 +352,7 @@ impl Optimizer {
                 arenas.push(self.mirror(&layout, moment, part.arena, ArenaInit::Zeros)?);
             }
             let tensor = |arena: &usize| self.params.arena_tensor(graph, *arena);
-            let old: Vec<Tensor> = arenas.iter().map(tensor).collect();
+            let mut old: Vec<Tensor> = arenas.iter().map(tensor).collect();
             let Updated { param, moments } = self.rule.update(&old[0], &grad, &old[1..], &scalars);
             let mut new = vec![param];
             new.extend(moments);
@@ -356,14 +371,37 @@ impl Optimizer {
                 new.push(average.add(&towards));
                 arenas.push(arena);
             }
+            if let Some(taken) = &taken {
+                old.push(match self.ema {
+                    Some(_) => tensor(&arenas[arenas.len() - 1]),
+                    None => old[0].clone(),
+                });
+                let kept = new.iter().zip(&old);
+                new = kept.map(|(new, old)| taken.select(new, old)).collect();
+            }
             updates.extend(arenas.into_iter().zip(new));
         }
         for (arena, value) in &updates {
             value.check()?;
             graph.assign(&self.params.arena_tensor(graph, *arena), value);
         }
-        Ok(Step { norm, updates })
+        Ok(Step {
+            norm,
+            taken,
+            updates,
+        })
     }
+}
+
+/// 1 where a scalar is a finite number, else 0.
+fn is_finite(x: &Tensor) -> Tensor {
+    x.abs().less_equal(&x.full_like(f32::MAX)).stop_gradient()
+}
+
+/// 1 where all elements are finite numbers, else 0.
+fn all_finite(grads: &[Tensor]) -> Option<Tensor> {
+    let each = grads.iter().map(|g| is_finite(&g.abs().max(&[], false)));
+    each.reduce(|a, b| a.mul(&b))
 }
 
 /// The global norm of all gradients, and the factor that clips it to `max`.
@@ -380,7 +418,9 @@ fn clip(grads: &[Tensor], max: f32) -> Result<(Tensor, Tensor)> {
         }
     };
     let ratio = norm.full_like(max).div(&norm.add_scalar(1e-6));
-    let factor = ratio.minimum(&norm.ones_like());
+    // Of an infinite norm the ratio would be 0, and the step would look fine.
+    let clipped = ratio.minimum(&norm.ones_like());
+    let factor = is_finite(&norm).select(&clipped, &norm.full_like(f32::NAN));
     Ok((norm, factor))
 }
 

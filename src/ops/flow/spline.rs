@@ -6,6 +6,7 @@ pub use super::spline_params::SplineParams;
 use super::spline_params::LEAST;
 use super::spline_second;
 use crate::graph::{Array, KernelBuilder, Lower, Op, Slot, Spec, Tensor, Vjp};
+use crate::ops::pointwise::func::larger;
 use crate::ops::reduce::axes::expect_f32;
 use crate::{Error, Result, Shape};
 
@@ -116,7 +117,7 @@ impl Curve {
         let a = up * bend + p.h * (d - p.d0);
         let b = p.h * p.d0 - up * bend;
         let c = -d * up;
-        let root = (b * b - 4.0 * a * c).max(0.0).sqrt();
+        let root = larger(b * b - 4.0 * a * c, 0.0).sqrt();
         p.s = (2.0 * c / (-b - root)).clamp(0.0, 1.0);
         p
     }
@@ -168,6 +169,7 @@ impl Op for Spline {
         each_element(&self.params, &x.shape, |i, place| {
             let v = x.data[i];
             if v.abs() >= self.params.bound as f64 || v.is_nan() {
+                log_slope.data[i] = if v.is_nan() { v } else { 0.0 };
                 return;
             }
             let curve = Curve::new(&self.params, |j| raw.data[place(j)]);

@@ -1,6 +1,6 @@
 //! Activations that kernels apply before they store: see `shaders/lib/activation.wgsl`.
 
-use super::func::literal;
+use super::func::{Func, literal};
 use crate::graph::{KernelBuilder, Tensor};
 
 /// An activation that a kernel applies before it stores. All of these have
@@ -37,7 +37,7 @@ impl Activation {
     pub fn eval(self, x: f64) -> f64 {
         match self {
             Activation::None => x,
-            Activation::Relu => x.max(0.0),
+            Activation::Relu => Func::Relu.eval(&[x]),
             Activation::LeakyRelu(s) => x * if x > 0.0 { 1.0 } else { s as f64 },
             Activation::Sigmoid => 1.0 / (1.0 + (-x).exp()),
             Activation::Tanh => x.tanh(),

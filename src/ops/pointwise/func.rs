@@ -123,6 +123,7 @@ impl Func {
             Repeat => x[0],
             Neg => -x[0],
             Abs => x[0].abs(),
+            Sign if x[0].is_nan() => x[0],
             Sign => truth(x[0] > 0.0) - truth(x[0] < 0.0),
             Exp => x[0].exp(),
             Log => x[0].ln(),
@@ -134,8 +135,8 @@ impl Func {
             Cos => x[0].cos(),
             Tanh => x[0].tanh(),
             Sigmoid => sigmoid(x[0]),
-            Softplus => x[0].max(0.0) + (-x[0].abs()).exp().ln_1p(),
-            Relu => x[0].max(0.0),
+            Softplus => larger(x[0], 0.0) + (-x[0].abs()).exp().ln_1p(),
+            Relu => larger(x[0], 0.0),
             LeakyRelu(s) => x[0] * if x[0] > 0.0 { 1.0 } else { s as f64 },
             Elu(a) => {
                 if x[0] > 0.0 {
@@ -153,14 +154,14 @@ impl Func {
             AddScalar(c) => x[0] + c as f64,
             MulScalar(c) => x[0] * c as f64,
             PowScalar(e) => x[0].powf(e as f64),
-            Clamp(lo, hi) => x[0].max(lo as f64).min(hi as f64),
+            Clamp(lo, hi) => smaller(larger(x[0], lo as f64), hi as f64),
             Add => x[0] + x[1],
             Sub => x[0] - x[1],
             Mul => x[0] * x[1],
             Div => x[0] / x[1],
             Pow => x[0].powf(x[1]),
-            Max => x[0].max(x[1]),
-            Min => x[0].min(x[1]),
+            Max => larger(x[0], x[1]),
+            Min => smaller(x[0], x[1]),
             Less => truth(x[0] < x[1]),
             LessEqual => truth(x[0] <= x[1]),
             Equal => truth(x[0] == x[1]),
@@ -200,7 +201,7 @@ impl Func {
             Square => format!("{0} * {0}", x[0]),
             Recip => format!("1.0 / {}", x[0]),
             Abs => call("abs"),
-            Sign => call("sign"),
+            Sign => call("sign_f32"),
             Exp => call("exp_f32"),
             Log => call("log_f32"),
             Sqrt => call("sqrt"),
@@ -213,7 +214,7 @@ impl Func {
             Tanh => call("tanh_f32"),
             Sigmoid => call("sigmoid"),
             Softplus => call("softplus"),
-            Relu => format!("max({}, 0.0)", x[0]),
+            Relu => call("relu"),
             LeakyRelu(_) => format!("select({1} * {0}, {0}, {0} > 0.0)", x[0], x[1]),
             Elu(_) => format!("select({1} * expm1({0}), {0}, {0} > 0.0)", x[0], x[1]),
             Erf => call("erf"),
@@ -225,14 +226,18 @@ impl Func {
                 true => call("powi"),
                 false => call("pow_f32"),
             }),
-            Clamp(..) => call("clamp"),
+            Clamp(..) => call("clamp_f32"),
             Add => format!("{} + {}", x[0], x[1]),
+            // Of one value with itself drivers know the result, and are wrong about NaN.
+            Sub if x[0] == x[1] => format!("self_difference({})", x[0]),
+            Div if x[0] == x[1] => format!("self_quotient({})", x[0]),
+            Equal | LessEqual if x[0] == x[1] => format!("self_equal({})", x[0]),
             Sub => format!("{} - {}", x[0], x[1]),
             Mul => format!("{} * {}", x[0], x[1]),
             Div => format!("{} / {}", x[0], x[1]),
             Pow => call("pow_any"),
-            Max => call("max"),
-            Min => call("min"),
+            Max => call("max_f32"),
+            Min => call("min_f32"),
             Less => format!("select(0.0, 1.0, {} < {})", x[0], x[1]),
             LessEqual => format!("select(0.0, 1.0, {} <= {})", x[0], x[1]),
             Equal => format!("select(0.0, 1.0, {} == {})", x[0], x[1]),
@@ -248,7 +253,8 @@ impl Func {
         use Func::*;
         match self {
             Exp | Log | Sin | Cos | Tanh | Sigmoid | Softplus | Elu(_) | Erf | Gelu | Silu
-            | Pow | PowScalar(_) => &["math"],
+            | Pow | PowScalar(_) | Relu | Sign | Clamp(..) | Max | Min | Sub | Div | Equal
+            | LessEqual => &["math"],
             _ => &[],
         }
     }
@@ -290,6 +296,16 @@ fn short_power(x: &str, e: f32) -> Option<String> {
         -0.5 => format!("1.0 / sqrt({x})"),
         _ => return None,
     })
+}
+
+/// The larger of two; NaN where either is, which `f64::max` passes over.
+pub(in crate::ops) fn larger(a: f64, b: f64) -> f64 {
+    if a.is_nan() || a > b { a } else { b }
+}
+
+/// The smaller of two; NaN where either is.
+pub(in crate::ops) fn smaller(a: f64, b: f64) -> f64 {
+    if a.is_nan() || a < b { a } else { b }
 }
 
 /// The error function by its series and continued fraction, to float64 accuracy.

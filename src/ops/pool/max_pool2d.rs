@@ -36,7 +36,7 @@ impl Op for MaxPool {
             for h in self.0.covers(0, i[2], x[2]) {
                 for w in self.0.covers(1, i[3], x[3]) {
                     let v = inputs[0].at(&[i[0], i[1], h, w]);
-                    if best.is_none_or(|(b, _)| v > b) {
+                    if best.is_none_or(|(b, _)| v > b || v.is_nan() && !b.is_nan()) {
                         best = Some((v, h * x[3] + w));
                     }
                 }

@@ -5,6 +5,7 @@
 use super::axes::{each, expect_f32, normalize_axes, reduced_shape};
 use super::fold::{Fold, Split, fold, moments};
 use crate::graph::{Array, Lower, Op, Slot, Spec, Tensor, Vjp};
+use crate::ops::pointwise::func::{larger, smaller};
 use crate::{Error, Result, Shape};
 
 /// What is computed over the reduced axes.
@@ -101,8 +102,8 @@ impl Op for Reduce {
         let y = &mut out.data;
         match self.kind {
             Reduction::Sum | Reduction::Mean => each(x, &self.axes, |o, _, v| y[o] += v),
-            Reduction::Max => each(x, &self.axes, |o, _, v| y[o] = y[o].max(v)),
-            Reduction::Min => each(x, &self.axes, |o, _, v| y[o] = y[o].min(v)),
+            Reduction::Max => each(x, &self.axes, |o, _, v| y[o] = larger(y[o], v)),
+            Reduction::Min => each(x, &self.axes, |o, _, v| y[o] = smaller(y[o], v)),
             Reduction::Var { .. } => {
                 let mut mean = vec![0.0; y.len()];
                 let count = self.count(&x.shape) as f64;
@@ -110,7 +111,7 @@ impl Op for Reduce {
                 each(x, &self.axes, |o, _, v| y[o] += (v - mean[o]).powi(2));
             }
             Reduction::LogSumExp => {
-                each(x, &self.axes, |o, _, v| y[o] = y[o].max(v));
+                each(x, &self.axes, |o, _, v| y[o] = larger(y[o], v));
                 // An infinite peak cannot be taken out: e^ of what is left is 0 or inf.
                 y.iter_mut()
                     .for_each(|v| *v = if v.is_finite() { *v } else { 0.0 });
@@ -198,7 +199,8 @@ impl Op for ArgReduce {
         let mut best: Vec<Option<f64>> = vec![None; out.numel()];
         let sign = if self.largest { 1.0 } else { -1.0 };
         each(inputs[0], &self.axes, |o, r, v| {
-            if best[o].is_none_or(|b| sign * v > b) {
+            // The first NaN is largest.
+            if best[o].is_none_or(|b| sign * v > b || v.is_nan() && !b.is_nan()) {
                 best[o] = Some(sign * v);
                 out.data[o] = r as f64;
             }

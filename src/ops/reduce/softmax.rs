@@ -5,6 +5,7 @@ use super::fold::{Fold, Split, fold};
 use crate::Result;
 use crate::device::DeviceClass;
 use crate::graph::{Array, Lower, Op, Slot, Spec, Tensor, Vjp};
+use crate::ops::pointwise::func::larger;
 
 const SHADER: &str = include_str!("../../../shaders/reduce/softmax.wgsl");
 
@@ -105,7 +106,7 @@ impl Op for Softmax {
         let x = inputs[0];
         let rows = x.numel() / x.shape[self.axis];
         let (mut peaks, mut masses) = (vec![f64::NEG_INFINITY; rows], vec![0.0; rows]);
-        each(x, &[self.axis], |o, _, v| peaks[o] = peaks[o].max(v));
+        each(x, &[self.axis], |o, _, v| peaks[o] = larger(peaks[o], v));
         each(x, &[self.axis], |o, _, v| masses[o] += (v - peaks[o]).exp());
         let mut out = Vec::with_capacity(x.numel());
         each(x, &[self.axis], |o, _, v| {
