@@ -1,7 +1,7 @@
 //! NaN is never swallowed: literal values, a property of all ops, and the switches that
 //! tell of it in training.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use flowgrad::graph::{Array, Feed, evaluate};
 use flowgrad::nn::{BatchNorm2d, Conv2d, Layer, Linear, Mode, Sequential};
@@ -175,12 +175,19 @@ fn changed(case: &Case, wanted: &[&Tensor], input: usize, at: usize, to: f32) ->
     evaluate(wanted, &feed).unwrap_or_else(|e| panic!("{}: {e}", case.name))
 }
 
+/// Where NaN decides which other number is taken, and so need not come out: the beginning
+/// of a case's name, the output (all where there is none), why.
+const CHOICES: &[(&str, Option<usize>, &str)] = &[
+    ("codes", None, "a code that is NaN is nobody's nearest"),
+    ("functions", Some(31), "the condition of a select is false"),
+];
+
 /// Whatever a number changes when it moves a little, NaN in its place makes NaN: for every op and kernel of the
 /// zoo, outputs and gradients, on the GPU and in the reference.
 #[test]
 fn nan_in_nan_out() {
     let mut seen = BTreeSet::new();
-    let mut failures = Vec::new();
+    let mut failures: BTreeMap<String, String> = BTreeMap::new();
     let (mut cases, mut elements) = (0, 0);
     for case in zoo() {
         let floats: Vec<usize> = (0..case.inputs.len())
@@ -235,6 +242,12 @@ fn nan_in_nan_out() {
                 .collect();
             let outputs = program.run(&feed).expect("a run");
             for k in 0..wanted.len() {
+                let chooses = |(name, output, _): &&(&str, Option<usize>, &str)| {
+                    case.name.starts_with(name) && output.is_none_or(|o| o == k)
+                };
+                if CHOICES.iter().any(|c| chooses(&c)) {
+                    continue;
+                }
                 let got = outputs.f32(k).expect("floats");
                 for (i, value) in got.iter().enumerate() {
                     let moved = (before[k].data[i] - after[k].data[i]).abs();
@@ -247,10 +260,9 @@ fn nan_in_nan_out() {
                         ("GPU", f64::from(*value)),
                     ] {
                         if !number.is_nan() {
-                            failures.push(format!(
-                                "{}: output {k}, element {i} by input {input}, element {at}: {who} gives {number}",
-                                case.name
-                            ));
+                            let told = format!("{}, {who}, output {k} by input {input}", case.name);
+                            let example = format!("element {i} is {number}");
+                            failures.entry(told).or_insert(example);
                         }
                     }
                 }
@@ -258,8 +270,7 @@ fn nan_in_nan_out() {
         }
     }
     assert!(cases > 30 && elements > 10_000, "{cases} cases, {elements}");
-    failures.truncate(40);
-    assert!(failures.is_empty(), "{}", failures.join("\n"));
+    assert!(failures.is_empty(), "{failures:#?}");
 }
 
 /// A small classifier, as in a first training script.

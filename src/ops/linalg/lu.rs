@@ -39,8 +39,17 @@ pub(crate) struct Factored {
 }
 
 /// Factors the matrix `a` `[n, n]`: the row with the largest magnitude of each column is
-/// its pivot, the highest one of equals.
+/// its pivot, the highest one of equals. NaN leaves no order of rows: then all is NaN.
 pub(crate) fn factor(a: &[f64], n: usize) -> Factored {
+    if a.iter().any(|v| v.is_nan()) {
+        return Factored {
+            lu: vec![f64::NAN; n * n],
+            perm: (0..n).collect(),
+            pivots: (0..n).collect(),
+            sign: f64::NAN,
+            log_det: f64::NAN,
+        };
+    }
     let mut m = a.to_vec();
     let mut perm: Vec<usize> = (0..n).collect();
     let mut pivots = Vec::with_capacity(n);
