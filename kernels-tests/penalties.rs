@@ -180,7 +180,7 @@ fn scores_where_activations_are_rebuilt() {
 struct Conditioned(Tensor);
 
 impl flow::Network for Conditioned {
-    fn forward(&self, x: &Tensor, cx: &Context<'_>) -> Tensor {
+    fn apply(&self, x: &Tensor, cx: &Context<'_>) -> Tensor {
         let both = Tensor::concat(&[x, cx.condition().unwrap()], 1);
         both.matmul(&self.0).tanh()
     }
