@@ -31,6 +31,7 @@ mod nan;
 mod nn;
 mod norm;
 mod optim;
+mod optim_groups;
 mod params;
 mod penalties;
 mod pipelines;

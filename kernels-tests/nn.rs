@@ -6,7 +6,7 @@ use flowgrad::nn::{
     Apply, BatchNorm2d, Conv2d, ConvTranspose2d, Dropout, Flatten, Layer, Linear, Mode, Sequential,
 };
 use flowgrad::ops::{Activation, ConvParams, ConvTransposeParams};
-use flowgrad::{Graph, Params, Tensor, Value, tape};
+use flowgrad::{Graph, Init, Params, Tensor, Value, tape};
 
 use crate::support::{Data, assert_close, gpu, run_gpu};
 
@@ -280,5 +280,169 @@ fn masked_convolutions_see_only_what_came_before() {
             };
             assert_eq!(a != b, near, "{centre:?}, pixel {pixel}: {a} and {b}");
         }
+    }
+}
+
+/// Moments of a channel as PyTorch's running statistics take them: mean, unbiased variance.
+fn moments(values: &[f32], channel: usize, channels: usize) -> (f64, f64) {
+    let each = values.iter().skip(channel).step_by(channels);
+    let all: Vec<f64> = each.map(|v| f64::from(*v)).collect();
+    let n = all.len() as f64;
+    let mean = all.iter().sum::<f64>() / n;
+    let squares = all.iter().map(|v| (v - mean).powi(2)).sum::<f64>();
+    (mean, squares / (n - 1.0))
+}
+
+#[test]
+fn batch_norm_used_twice_learns_from_both_in_order() {
+    let params = Params::new(5);
+    let layer = BatchNorm2d::new(&params, 3).expect("a layer").momentum(0.5);
+    let graph = Graph::new();
+    let batches = [
+        Data::uniform([5, 3], 1, 1.0, 2.0),
+        Data::uniform([7, 3], 2, -4.0, 4.0),
+    ];
+    let both = ["a", "b"].map(|name| {
+        let batch = if name == "a" {
+            &batches[0]
+        } else {
+            &batches[1]
+        };
+        layer.forward(&graph.input(name, batch.shape()), Mode::Train)
+    });
+    let mut program = graph
+        .compile(gpu(), &params, &[&both[0], &both[1]])
+        .expect("a program");
+    let values = batches.each_ref().map(|d| match d {
+        Data::F32 { values, .. } => values,
+        Data::U32 { .. } => unreachable!(),
+    });
+    let feed = [("a", Value::F32(values[0])), ("b", Value::F32(values[1]))];
+    program.step(&feed).expect("a run");
+    let mut expected = [[0.0f64; 3], [1.0f64; 3]];
+    for batch in values {
+        for c in 0..3 {
+            let (mean, var) = moments(batch, c, 3);
+            expected[0][c] = 0.5 * expected[0][c] + 0.5 * mean;
+            expected[1][c] = 0.5 * expected[1][c] + 0.5 * var;
+        }
+    }
+    for (name, expected) in ["running_mean", "running_var"].iter().zip(expected) {
+        let expected = Array::new([3], expected.to_vec()).expect("three");
+        assert_close(name, &params.get(name).expect(name), &expected, 1e-6);
+    }
+}
+
+#[test]
+fn frozen_statistics_stay_while_weights_get_gradients() {
+    let params = Params::new(6);
+    let layer = BatchNorm2d::new(&params, 2).expect("a layer");
+    params.set("running_mean", &[1.0, -1.0]).expect("two");
+    params.set("running_var", &[4.0, 0.25]).expect("two");
+    let data = Data::f32([6, 2], 3);
+    let graph = Graph::new();
+    let y = layer.forward(&graph.input("x", data.shape()), Mode::Frozen);
+    let weight = params.find("weight").expect("a weight").on(&graph);
+    let grads = tape::backward(&y.square().sum(&[], false), &[&weight]).expect("a gradient");
+    let mut program = graph
+        .compile(gpu(), &params, &[&y, &grads[0]])
+        .expect("a program");
+    let Data::F32 { values, .. } = &data else {
+        unreachable!()
+    };
+    let run = program.run(&[("x", Value::F32(values))]).expect("a run");
+    let normed = |i: usize| {
+        let (mean, var) = [(1.0, 4.0), (-1.0, 0.25)][i % 2];
+        (f64::from(values[i]) - mean) / f64::sqrt(var + 1e-5)
+    };
+    let y = run.f32(0).expect("values");
+    assert!((0..12).all(|i| (f64::from(y[i]) - normed(i)).abs() < 1e-5));
+    let grad = run.f32(1).expect("values");
+    for c in 0..2 {
+        let each = (0..6).map(|i| 2.0 * normed(2 * i + c).powi(2));
+        assert!((f64::from(grad[c]) - each.sum::<f64>()).abs() < 1e-3);
+    }
+    assert_eq!(params.get("running_mean").expect("a state"), [1.0, -1.0]);
+    assert_eq!(params.get("running_var").expect("a state"), [4.0, 0.25]);
+}
+
+#[test]
+fn a_spectral_norm_called_twice_iterates_twice() {
+    let params = Params::new(7);
+    let w = params
+        .add(
+            "w",
+            [4, 3],
+            Init::Normal {
+                mean: 0.0,
+                std: 1.0,
+            },
+        )
+        .expect("a weight");
+    let u = params.add_state("u", [4], Init::Ones).expect("a state");
+    let v = params.add_state("v", [3], Init::Ones).expect("a state");
+    let graph = Graph::new();
+    let (w, u, v) = (w.on(&graph), u.on(&graph), v.on(&graph));
+    for _ in 0..2 {
+        let (old_u, old_v) = (graph.newest(&u), graph.newest(&v));
+        let normed = w.spectral_norm(&old_u, &old_v, 1, 1e-12);
+        graph.update(&u, |_| normed.u);
+        graph.update(&v, |_| normed.v);
+    }
+    let twice = w.spectral_norm(&u, &v, 2, 1e-12);
+    let mut program = graph
+        .compile(gpu(), &params, &[&twice.u, &twice.v])
+        .expect("a program");
+    let run = program.run(&[]).expect("a run");
+    assert_eq!(run.f32(0).expect("u"), params.get("u").expect("u"));
+    assert_eq!(run.f32(1).expect("v"), params.get("v").expect("v"));
+}
+
+#[test]
+fn a_model_is_built_twice_over_one_set() {
+    let params = Params::new(8);
+    let first = Linear::new(&params.scope("fc"), 3, 2).expect("a layer");
+    let again = Linear::new(&params.reusing().scope("fc"), 3, 2)
+        .expect("the same parameters")
+        .activation(Activation::Relu);
+    assert_eq!(params.names(), ["fc.bias", "fc.weight"]);
+    assert_eq!(first.weight().index(), again.weight().index());
+    let graph = Graph::new();
+    let x = graph.input("x", [4, 3]);
+    let y = first.forward(&x, Mode::Eval).relu();
+    let z = again.forward(&x, Mode::Eval);
+    let data = Data::f32([4, 3], 9);
+    let values = reference(&params, &[("x", &data)], &[&y, &z]);
+    assert_eq!(values[0].data, values[1].data);
+    // What does not fit is told; without the choice a name stays taken.
+    let wrong = |e: flowgrad::Result<Linear>| e.err().expect("an error").to_string();
+    let other = wrong(Linear::new(&params.reusing().scope("fc"), 3, 5));
+    assert!(other.contains("`fc.bias`") && other.contains("[2]") && other.contains("[5]"));
+    assert!(
+        params
+            .reusing()
+            .add_state("fc.bias", [2], Init::Zeros)
+            .is_err()
+    );
+    assert!(wrong(Linear::new(&params.scope("fc"), 3, 2)).contains("reusing"));
+    // What is missing is added.
+    Linear::new(&params.reusing().scope("head"), 2, 2).expect("new parameters");
+    assert_eq!(params.names().len(), 4);
+}
+
+#[test]
+fn double_assignments_name_the_parameter_and_both_places() {
+    let params = Params::new(9);
+    let a = params.add("enc.a", [3], Init::Zeros).expect("new");
+    let graph = Graph::new();
+    let a = a.on(&graph);
+    graph.assign(&a, &a.add_scalar(1.0));
+    let first = line!() - 1;
+    graph.assign(&a, &a.add_scalar(2.0));
+    let error = graph.compile(gpu(), &params, &[]).err().expect("an error");
+    let error = error.to_string();
+    assert!(error.contains("`enc.a`"), "{error}");
+    for line in [first, first + 2] {
+        assert!(error.contains(&format!("nn.rs:{line}")), "{error}");
     }
 }

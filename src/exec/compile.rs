@@ -97,6 +97,7 @@ pub fn arena_map(params: &Params) -> ArenaMap {
     ArenaMap {
         set: layout.set,
         params: layout.params.iter().map(|p| (p.arena, p.offset)).collect(),
+        names: params.names(),
         arenas: layout.arenas.iter().map(|a| a.len).collect(),
     }
 }

@@ -167,15 +167,16 @@ impl Bijector for BatchNorm {
         let graph = x.graph();
         let (gamma, beta) = (self.log_gamma.on(graph).exp(), self.beta.on(graph));
         let (old_mean, old_var) = (self.running_mean.on(graph), self.running_var.on(graph));
-        if !cx.mode().is_train() {
+        if !cx.mode().uses_batch_statistics() {
             let out = x.batch_norm_eval(&old_mean, &old_var, Some(&gamma), Some(&beta), self.eps);
             let log_det = self.log_det(x, &old_var);
             return Mapped { out, log_det };
         }
         let (out, mean, var) = x.batch_norm_train(Some(&gamma), Some(&beta), self.eps);
-        for (old, new) in [(&old_mean, &mean), (&old_var, &var)] {
-            let kept = old.mul_scalar(1.0 - self.momentum);
-            graph.assign(old, &kept.add(&new.mul_scalar(self.momentum)));
+        for (state, new) in [(&old_mean, &mean), (&old_var, &var)] {
+            let new = new.mul_scalar(self.momentum);
+            let keep = 1.0 - self.momentum;
+            graph.update(state, |old| old.mul_scalar(keep).add(&new));
         }
         let log_det = self.log_det(x, &var);
         Mapped { out, log_det }
@@ -185,7 +186,7 @@ impl Bijector for BatchNorm {
         if let Err(e) = self.check(z) {
             return poisoned(z, e);
         }
-        if cx.mode().is_train() {
+        if cx.mode().uses_batch_statistics() {
             let detail = "the statistics of a training batch are not known to the inverse; use Context::eval()";
             return poisoned(z, Error::argument(self.name(), detail));
         }
@@ -207,7 +208,7 @@ impl Bijector for BatchNorm {
         if self.check(x).is_err() || x.shape().rank() != 4 {
             return no_pixels(self.name(), x);
         }
-        let var = match cx.mode().is_train() {
+        let var = match cx.mode().uses_batch_statistics() {
             true => x.moments(&[0, 2, 3]).1.reshape(self.beta.shape()),
             false => self.running_var.on(x.graph()),
         };

@@ -4,6 +4,7 @@
 //! It must not know any particular op.
 
 mod array;
+mod assign;
 mod interpret;
 mod lower;
 mod op;

@@ -3,6 +3,7 @@
 
 use std::any::Any;
 use std::fmt::Debug;
+use std::ops::Range;
 use std::panic::Location;
 use std::sync::{Arc, Mutex};
 
@@ -88,6 +89,8 @@ pub(crate) struct Node {
 pub(crate) struct Update {
     pub target: ValueId,
     pub value: ValueId,
+    /// The elements of the target that change, and where that was asked for.
+    pub written: Vec<(Range<usize>, &'static Location<'static>)>,
 }
 
 #[derive(Default)]

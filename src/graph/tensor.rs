@@ -4,8 +4,8 @@
 use std::panic::Location;
 use std::sync::{Arc, MutexGuard};
 
-use super::op::{Graph, Node, NodeId, Nodes, Op, Tensor, Update, ValueId};
-use super::{Kind, Source, Spec};
+use super::Spec;
+use super::op::{Graph, Node, NodeId, Nodes, Op, Tensor, ValueId};
 use crate::{DType, Error, Result, Shape};
 
 #[derive(Debug)]
@@ -163,54 +163,6 @@ impl Graph {
             node: id,
             output: 0,
         })
-    }
-
-    /// When a program of this graph has run, `target` (a parameter, a state or a
-    /// whole arena) holds `value`. All reads of `target` in the graph see the old value.
-    #[track_caller]
-    pub fn assign(&self, target: &Tensor, value: &Tensor) {
-        let place = Location::caller();
-        let checked = self.assignable(target, value);
-        let mut nodes = self.lock();
-        match checked {
-            Err(e) => {
-                let e = e.located(place);
-                nodes.error.get_or_insert_with(|| e.clone());
-                nodes.update_error.get_or_insert(e);
-            }
-            Ok(()) => nodes.updates.push(Update {
-                target: target.id,
-                value: value.id,
-            }),
-        }
-    }
-
-    fn assignable(&self, target: &Tensor, value: &Tensor) -> Result<()> {
-        // Node numbers of other graphs mean nothing here.
-        if !target.graph.same(self) || !value.graph.same(self) {
-            return Err(Error::Graph("assign: a tensor of another graph".into()));
-        }
-        target.check()?;
-        value.check()?;
-        let node = &self.lock().nodes[target.id.node.0 as usize];
-        if !matches!(
-            node.op.kind(),
-            Kind::Source(Source::Param { .. } | Source::Arena { .. })
-        ) {
-            return Err(Error::Graph(
-                "assign: the target must be a parameter, a state or an arena".into(),
-            ));
-        }
-        match target.spec == value.spec {
-            true => Ok(()),
-            false => Err(Error::shape(
-                "assign",
-                format!(
-                    "the target is {:?}, the value {:?}",
-                    target.spec, value.spec
-                ),
-            )),
-        }
     }
 
     /// The first error of the whole graph, if any: also of tensors that no output

@@ -89,7 +89,7 @@ impl Dropout {
 
 impl Layer for Dropout {
     fn forward(&self, x: &Tensor, mode: Mode) -> Tensor {
-        if mode == Mode::Eval || self.p == 0.0 {
+        if !mode.is_train() || self.p == 0.0 {
             return x.clone();
         }
         let keep = 1.0 - self.p;

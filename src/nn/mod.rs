@@ -40,13 +40,22 @@ use crate::Tensor;
 pub enum Mode {
     /// Batch statistics, moving averages updated, dropout active.
     Train,
+    /// Training with frozen statistics (fine-tuning): stored statistics normalise and
+    /// are not updated, while weights get gradients and dropout is active.
+    Frozen,
     /// Stored statistics, nothing random, nothing updated.
     Eval,
 }
 
 impl Mode {
-    /// Whether this is [`Mode::Train`].
+    /// Whether this is [`Mode::Train`] or [`Mode::Frozen`].
     pub fn is_train(self) -> bool {
+        self != Mode::Eval
+    }
+
+    /// Whether batches are normalised by their own statistics, and moving averages
+    /// updated: [`Mode::Train`].
+    pub fn uses_batch_statistics(self) -> bool {
         self == Mode::Train
     }
 }

@@ -8,8 +8,9 @@ use crate::{Init, Param, Params, Result, Tensor};
 /// Parameters `weight` and `bias` `[C]` (1 and 0 at first), states `running_mean`
 /// and `running_var` `[C]` (0 and 1). In training the batch's mean and biased
 /// variance normalise, and the states move toward them by `momentum` (the variance
-/// unbiased, as in PyTorch). Use a layer once per training graph: of several
-/// updates the last one would count.
+/// unbiased, as in PyTorch). Of a layer used several times in one graph, the updates
+/// follow one another in the order of the calls. With [`Mode::Frozen`] the stored
+/// statistics normalise and stay; `weight` and `bias` still get gradients.
 pub struct BatchNorm2d {
     weight: Param,
     bias: Param,
@@ -60,16 +61,17 @@ impl Layer for BatchNorm2d {
         let graph = x.graph();
         let (weight, bias) = (self.weight.on(graph), self.bias.on(graph));
         let (old_mean, old_var) = (self.running_mean.on(graph), self.running_var.on(graph));
-        if mode == Mode::Eval {
+        if !mode.uses_batch_statistics() {
             return x.batch_norm_eval(&old_mean, &old_var, Some(&weight), Some(&bias), self.eps);
         }
         let (y, mean, var) = x.batch_norm_train(Some(&weight), Some(&bias), self.eps);
         if y.check().is_ok() {
             let n = (x.numel() / x.dim(1).max(1)) as f32;
             let unbiased = var.mul_scalar(n / (n - 1.0).max(1.0));
-            for (old, new) in [(old_mean, mean), (old_var, unbiased)] {
-                let kept = old.mul_scalar(1.0 - self.momentum);
-                graph.assign(&old, &kept.add(&new.mul_scalar(self.momentum)));
+            for (state, new) in [(old_mean, mean), (old_var, unbiased)] {
+                let new = new.mul_scalar(self.momentum);
+                let keep = 1.0 - self.momentum;
+                graph.update(&state, |old| old.mul_scalar(keep).add(&new));
             }
         }
         y

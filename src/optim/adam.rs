@@ -1,5 +1,6 @@
 //! Adam and its relatives, as PyTorch computes them.
 
+use super::layers::Layers;
 use super::rules::{BELOW_ONE, LARGE, Rule, Updated, average, check, penalised};
 use crate::{Result, Tensor};
 
@@ -131,7 +132,14 @@ impl Rule for Adam {
         adam_scalars(self.betas, lr, t)
     }
 
-    fn update(&self, p: &Tensor, g: &Tensor, moments: &[Tensor], scalars: &[Tensor]) -> Updated {
+    fn update(
+        &self,
+        p: &Tensor,
+        g: &Tensor,
+        moments: &[Tensor],
+        scalars: &[Tensor],
+        _: &Layers,
+    ) -> Updated {
         let g = penalised(g, p, self.weight_decay);
         adam_update((self.betas, self.eps), p, &g, moments, scalars)
     }
@@ -156,7 +164,14 @@ impl Rule for AdamW {
         scalars
     }
 
-    fn update(&self, p: &Tensor, g: &Tensor, moments: &[Tensor], scalars: &[Tensor]) -> Updated {
+    fn update(
+        &self,
+        p: &Tensor,
+        g: &Tensor,
+        moments: &[Tensor],
+        scalars: &[Tensor],
+        _: &Layers,
+    ) -> Updated {
         let p = p.mul(&scalars[2]);
         adam_update((self.betas, self.eps), &p, g, moments, scalars)
     }
@@ -179,7 +194,14 @@ impl Rule for Adamax {
         vec![("lr", lr / (1.0 - self.betas.0.powf(t as f64)))]
     }
 
-    fn update(&self, p: &Tensor, g: &Tensor, moments: &[Tensor], scalars: &[Tensor]) -> Updated {
+    fn update(
+        &self,
+        p: &Tensor,
+        g: &Tensor,
+        moments: &[Tensor],
+        scalars: &[Tensor],
+        _: &Layers,
+    ) -> Updated {
         let g = penalised(g, p, self.weight_decay);
         let m = average(self.betas.0, &moments[0], &g);
         let u = moments[1]

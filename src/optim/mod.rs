@@ -4,17 +4,25 @@
 //! of element-wise nodes per arena, however many layers there are. Composed of
 //! Tensor methods only; this room knows no kernel and no GPU.
 
+mod accumulate;
 mod adam;
+mod groups;
+mod layers;
+mod layerwise;
 mod rules;
 mod schedule;
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use crate::graph::Source;
-use crate::params::{ArenaInit, ArenaKind, Layout, Param, Params};
+use crate::params::{ALIGN, ArenaInit, ArenaKind, Layout, Param, Params, Place};
 use crate::{Error, Graph, Result, Tensor, tape};
 
 pub use adam::{Adam, AdamW, Adamax};
+use groups::Group;
+pub use layers::Layers;
+pub use layerwise::{Lamb, Lars};
 pub use rules::{RmsProp, Rule, Sgd, Updated};
 pub use schedule::Schedule;
 
@@ -41,12 +49,17 @@ pub struct Ema {
 /// ```
 ///
 /// Add all parameters before the optimiser's nodes: it covers those it finds.
-/// Two optimisers on one set (a GAN) need different [`Optimizer::named`] names
-/// and, for the smallest memory, parameter sets of their own.
+///
+/// [`Optimizer::group`] and [`Optimizer::freeze`] treat some parameters differently.
+/// Several optimisers may train one set in one graph (a GAN): make each from a scope of
+/// its own, with another [`Optimizer::named`] name, before the set is first compiled or
+/// laid out, so that each has arenas of its own. All their steps start from the old
+/// values of all parameters.
 #[derive(Debug, Clone)]
 pub struct Optimizer {
     params: Params,
     rule: Arc<dyn Rule>,
+    groups: Vec<Group>,
     name: String,
     schedule: Schedule,
     clip: Option<f32>,
@@ -75,14 +88,26 @@ pub struct Accumulation {
     parts: Vec<Part>,
 }
 
-/// The part of a step that concerns one arena.
+/// The part of a step that concerns one group and one arena.
 #[derive(Debug, Clone)]
 struct Part {
     arena: usize,
+    group: usize,
     /// The accumulator arena, for accumulated gradients.
     sums: Option<usize>,
-    /// 1 where an element got a gradient, 0 elsewhere; `None` where all did.
-    mask: Option<Vec<f32>>,
+    /// The elements that got a gradient, where not all did.
+    written: Option<Vec<Range<usize>>>,
+}
+
+impl Part {
+    /// 1 where an element of the arena got a gradient, 0 elsewhere; `None` where all did.
+    fn mask(&self, graph: &Graph, len: usize) -> Option<Tensor> {
+        let mut mask = vec![0.0; len];
+        for range in self.written.as_ref()? {
+            mask[range.clone()].fill(1.0);
+        }
+        Some(graph.constant([len], &mask))
+    }
 }
 
 impl Optimizer {
@@ -90,15 +115,18 @@ impl Optimizer {
     /// hyper-parameters that make no sense.
     pub fn new(params: &Params, rule: impl Rule + 'static) -> Result<Self> {
         rule.check()?;
-        Ok(Optimizer {
+        let optimizer = Optimizer {
             params: params.clone(),
             rule: Arc::new(rule),
+            groups: Vec::new(),
             name: "optim".into(),
             schedule: Schedule::constant(),
             clip: None,
             ema: None,
             skip: false,
-        })
+        };
+        optimizer.separate();
+        Ok(optimizer)
     }
 
     /// The prefix of its inputs and arenas; `optim` by default.
@@ -134,7 +162,7 @@ impl Optimizer {
         self
     }
 
-    /// The learning rate of `step` (from 0).
+    /// The learning rate of `step` (from 0), outside of groups.
     pub fn lr(&self, step: u64) -> f64 {
         self.rule.lr() * self.schedule.factor(step)
     }
@@ -143,12 +171,16 @@ impl Optimizer {
     /// with this optimiser's nodes wants them.
     pub fn inputs(&self, step: u64) -> Vec<(String, f32)> {
         let t = step + 1;
-        let mut inputs: Vec<(String, f32)> = self
-            .rule
-            .scalars(self.lr(step), t)
-            .into_iter()
-            .map(|(name, value)| (format!("{}.{name}", self.name), value as f32))
-            .collect();
+        let mut inputs: Vec<(String, f32)> = Vec::new();
+        for group in self.trained_groups() {
+            let Some(rule) = self.rule_of(group) else {
+                continue;
+            };
+            let prefix = self.prefix_of(group);
+            let scalars = rule.scalars(rule.lr() * self.schedule.factor(step), t);
+            let named = scalars.into_iter();
+            inputs.extend(named.map(|(name, v)| (format!("{prefix}.{name}"), v as f32)));
+        }
         if let Some(ema) = self.ema {
             let t = t as f64;
             let decay = match ema.warmup {
@@ -174,6 +206,7 @@ impl Optimizer {
         loss.check()?;
         let mut params = self.params.trainable();
         let set = self.params.id();
+        params.retain(|p| self.rule_of(self.group_of(p)).is_some());
         params.retain(|p| tape::reaches(loss, &p.source(set)));
         let tensors: Vec<Tensor> = params.iter().map(|p| p.on(loss.graph())).collect();
         let grads = tape::backward(loss, &tensors.iter().collect::<Vec<_>>())?;
@@ -185,48 +218,6 @@ impl Optimizer {
     pub fn step(&self, graph: &Graph, grads: &[(Param, Tensor)]) -> Result<Step> {
         let (parts, packed) = self.pack(graph, grads)?;
         self.update(graph, &parts, packed)
-    }
-
-    /// Gradient accumulation, first half: adds the gradients of `loss` to
-    /// accumulator arenas. Put it in a program of its own, run that `k` times, then
-    /// run once a program with [`Optimizer::apply`] in it.
-    #[track_caller]
-    pub fn accumulate(&self, loss: &Tensor) -> Result<Accumulation> {
-        let graph = loss.graph();
-        let (mut parts, packed) = self.pack(graph, &self.grads(loss)?)?;
-        let layout = self.params.layout();
-        let mut updates = Vec::new();
-        for (part, grad) in parts.iter_mut().zip(packed) {
-            let sums = self.mirror(&layout, "sum", part.arena, ArenaInit::Zeros)?;
-            part.sums = Some(sums);
-            let old = self.params.arena_tensor(graph, sums);
-            let new = old.add(&grad);
-            new.check()?;
-            graph.assign(&old, &new);
-            updates.push((sums, new));
-        }
-        Ok(Accumulation { updates, parts })
-    }
-
-    /// Gradient accumulation, second half: one step with the mean of `k`
-    /// accumulated gradients; the accumulators are zero afterwards.
-    #[track_caller]
-    pub fn apply(&self, graph: &Graph, sums: &Accumulation, k: usize) -> Result<Step> {
-        let arena = |part: &Part| part.sums.unwrap_or(usize::MAX);
-        let tensors: Vec<Tensor> = sums
-            .parts
-            .iter()
-            .map(|part| self.params.arena_tensor(graph, arena(part)))
-            .collect();
-        let factor = 1.0 / k.max(1) as f32;
-        let means = tensors.iter().map(|t| t.mul_scalar(factor)).collect();
-        let mut step = self.update(graph, &sums.parts, means)?;
-        for (part, sum) in sums.parts.iter().zip(tensors) {
-            let zero = sum.zeros_like();
-            graph.assign(&sum, &zero);
-            step.updates.push((arena(part), zero));
-        }
-        Ok(step)
     }
 
     /// Exchanges parameters and their moving average: before an evaluation with the
@@ -257,6 +248,22 @@ impl Optimizer {
         Ok(())
     }
 
+    #[track_caller]
+    fn scalar(&self, graph: &Graph, prefix: &str, name: &str) -> Tensor {
+        graph.input(&format!("{prefix}.{name}"), [])
+    }
+
+    /// The scalars of a group's rule; several arenas of a group share them.
+    #[track_caller]
+    fn scalars(&self, graph: &Graph, group: usize) -> Vec<Tensor> {
+        let prefix = self.prefix_of(group);
+        let rule = self.rule_of(group);
+        let names = rule.map_or(Vec::new(), |r| r.scalars(r.lr(), 1));
+        let each = names.iter();
+        each.map(|(name, _)| self.scalar(graph, &prefix, name))
+            .collect()
+    }
+
     /// The accompanying arena `what` of `arena`.
     fn mirror(&self, layout: &Layout, what: &str, arena: usize, init: ArenaInit) -> Result<usize> {
         let of = layout.arenas.get(arena).map_or("", |a| a.name.as_str());
@@ -267,6 +274,7 @@ impl Optimizer {
     /// The gradients in the layout of their arenas.
     #[track_caller]
     fn pack(&self, graph: &Graph, grads: &[(Param, Tensor)]) -> Result<(Vec<Part>, Vec<Tensor>)> {
+        self.separate();
         let layout = self.params.layout();
         let mut placed = Vec::with_capacity(grads.len());
         for (param, grad) in grads {
@@ -278,6 +286,13 @@ impl Optimizer {
                     detail: "it belongs to another set than the optimiser".into(),
                 });
             };
+            let group = self.group_of(param);
+            if self.rule_of(group).is_none() {
+                return Err(Error::argument(
+                    "optimizer",
+                    format!("`{}` is frozen, but a gradient is given", param.name()),
+                ));
+            }
             if grad.shape() != param.shape() || !param.is_trainable() {
                 return Err(Error::shape(
                     "optimizer",
@@ -289,36 +304,37 @@ impl Optimizer {
                     ),
                 ));
             }
-            placed.push((*place, grad));
+            placed.push((group, *place, grad));
         }
-        placed.sort_by_key(|(place, _)| (place.arena, place.offset));
+        placed.sort_by_key(|(group, place, _)| (*group, place.arena, place.offset));
         let (mut parts, mut packed) = (Vec::new(), Vec::new());
-        for chunk in placed.chunk_by(|a, b| a.0.arena == b.0.arena) {
-            let arena = chunk[0].0.arena;
+        for chunk in placed.chunk_by(|a, b| (a.0, a.1.arena) == (b.0, b.1.arena)) {
+            let (group, Place { arena, .. }, _) = chunk[0];
             let len = layout.arenas[arena].len;
-            let inside: Vec<(usize, &Tensor)> = chunk.iter().map(|(p, g)| (p.offset, *g)).collect();
-            let grad = graph.pack(&inside, len);
+            let inside = chunk.iter().map(|(_, p, g)| (p.offset, *g));
+            let grad = graph.pack(&inside.collect::<Vec<(usize, &Tensor)>>(), len);
             grad.check()?;
             graph.watch_gradient(layout.set, arena, &grad);
             packed.push(grad);
             let all = layout.params.iter().filter(|p| p.arena == arena).count();
+            let room = |p: &Place| p.offset..p.offset + p.len.next_multiple_of(ALIGN);
             parts.push(Part {
                 arena,
+                group,
                 sums: None,
-                mask: (all != chunk.len()).then(|| {
-                    let mut mask = vec![0.0; len];
-                    for (p, _) in chunk {
-                        mask[p.offset..p.offset + p.len].fill(1.0);
-                    }
-                    mask
-                }),
+                written: (all != chunk.len())
+                    .then(|| chunk.iter().map(|(_, p, _)| room(p)).collect()),
             });
         }
         match parts.is_empty() {
             true => Err(Error::Graph(
                 "optimizer: the loss depends on none of its trainable parameters".into(),
             )),
-            false => Ok((parts, packed)),
+            false => {
+                let found: Vec<usize> = parts.iter().map(|p| p.group).collect();
+                self.check_groups(&found)?;
+                Ok((parts, packed))
+            }
         }
     }
 
@@ -326,9 +342,6 @@ impl Optimizer {
     #[track_caller]
     fn update(&self, graph: &Graph, parts: &[Part], grads: Vec<Tensor>) -> Result<Step> {
         let layout = self.params.layout();
-        let scalar = |name: &str| graph.input(&format!("{}.{name}", self.name), []);
-        let names = self.rule.scalars(self.rule.lr(), 1);
-        let scalars: Vec<Tensor> = names.iter().map(|(name, _)| scalar(name)).collect();
         let (norm, factor) = match self.clip {
             Some(max) => {
                 let (norm, factor) = clip(&grads, max)?;
@@ -347,43 +360,59 @@ impl Optimizer {
                 Some(factor) => grad.mul(factor),
                 None => grad,
             };
+            let Some(rule) = self.rule_of(part.group) else {
+                continue;
+            };
             let mut arenas = vec![part.arena];
-            for moment in self.rule.moments() {
+            for moment in rule.moments() {
                 arenas.push(self.mirror(&layout, moment, part.arena, ArenaInit::Zeros)?);
             }
             let tensor = |arena: &usize| self.params.arena_tensor(graph, *arena);
-            let mut old: Vec<Tensor> = arenas.iter().map(tensor).collect();
-            let Updated { param, moments } = self.rule.update(&old[0], &grad, &old[1..], &scalars);
-            let mut new = vec![param];
-            new.extend(moments);
-            if let Some(mask) = &part.mask {
-                let mask = graph.constant([mask.len()], mask);
-                new = new
-                    .iter()
-                    .zip(&old)
-                    .map(|(new, old)| mask.select(new, old))
-                    .collect();
+            let old: Vec<Tensor> = arenas.iter().map(tensor).collect();
+            let scalars = self.scalars(graph, part.group);
+            let layers = Layers::new(graph, &layout, part.arena);
+            let Updated { param, moments } =
+                rule.update(&old[0], &grad, &old[1..], &scalars, &layers);
+            let mask = part.mask(graph, old[0].numel());
+            let new = std::iter::once(param).chain(moments);
+            for ((arena, old), new) in arenas.into_iter().zip(old).zip(new) {
+                let new = match &taken {
+                    Some(taken) => taken.select(&new, &old),
+                    None => new,
+                };
+                new.check()?;
+                let value = match (&mask, &part.written) {
+                    (Some(mask), Some(written)) => {
+                        let value = mask.select(&new, &graph.newest(&old));
+                        graph.assign_part(&old, &value, written);
+                        value
+                    }
+                    _ => {
+                        graph.assign(&old, &new);
+                        new
+                    }
+                };
+                updates.push((arena, value));
             }
-            if self.ema.is_some() {
-                let arena = self.mirror(&layout, "ema", part.arena, ArenaInit::Copy)?;
-                let average = tensor(&arena);
-                let towards = new[0].sub(&average).mul(&scalar("ema"));
-                new.push(average.add(&towards));
-                arenas.push(arena);
-            }
-            if let Some(taken) = &taken {
-                old.push(match self.ema {
-                    Some(_) => tensor(&arenas[arenas.len() - 1]),
-                    None => old[0].clone(),
-                });
-                let kept = new.iter().zip(&old);
-                new = kept.map(|(new, old)| taken.select(new, old)).collect();
-            }
-            updates.extend(arenas.into_iter().zip(new));
         }
-        for (arena, value) in &updates {
-            value.check()?;
-            graph.assign(&self.params.arena_tensor(graph, *arena), value);
+        if self.ema.is_some() {
+            let towards = self.scalar(graph, &self.name, "ema");
+            let mut arenas: Vec<usize> = parts.iter().map(|p| p.arena).collect();
+            arenas.sort_unstable();
+            arenas.dedup();
+            for of in arenas {
+                let arena = self.mirror(&layout, "ema", of, ArenaInit::Copy)?;
+                let average = self.params.arena_tensor(graph, arena);
+                let new = graph.newest(&self.params.arena_tensor(graph, of));
+                let new = average.add(&new.sub(&average).mul(&towards));
+                let new = match &taken {
+                    Some(taken) => taken.select(&new, &average),
+                    None => new,
+                };
+                new.check()?;
+                graph.assign(&average, &new);
+                updates.push((arena, new));
+            }
         }
         Ok(Step {
             norm,

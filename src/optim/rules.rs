@@ -7,6 +7,7 @@
 
 use std::fmt::Debug;
 
+use super::layers::Layers;
 use crate::Tensor;
 use crate::{Error, Result};
 
@@ -29,8 +30,16 @@ pub trait Rule: Debug + Send + Sync {
     /// Names and values of the scalars of step `t` (from 1) with learning rate `lr`.
     fn scalars(&self, lr: f64, t: u64) -> Vec<(&'static str, f64)>;
 
-    /// The formula: `scalars` in the order of [`Rule::scalars`], each of shape `[]`.
-    fn update(&self, p: &Tensor, g: &Tensor, moments: &[Tensor], scalars: &[Tensor]) -> Updated;
+    /// The formula: `scalars` in the order of [`Rule::scalars`], each of shape `[]`;
+    /// `layers` knows which elements belong to which parameter.
+    fn update(
+        &self,
+        p: &Tensor,
+        g: &Tensor,
+        moments: &[Tensor],
+        scalars: &[Tensor],
+        layers: &Layers,
+    ) -> Updated;
 
     /// Whether the numbers make sense.
     fn check(&self) -> Result<()>;
@@ -139,7 +148,14 @@ impl Rule for Sgd {
         vec![("lr", lr)]
     }
 
-    fn update(&self, p: &Tensor, g: &Tensor, moments: &[Tensor], scalars: &[Tensor]) -> Updated {
+    fn update(
+        &self,
+        p: &Tensor,
+        g: &Tensor,
+        moments: &[Tensor],
+        scalars: &[Tensor],
+        _: &Layers,
+    ) -> Updated {
         let g = penalised(g, p, self.weight_decay);
         let (direction, moments) = match moments {
             [buffer] => {
@@ -195,7 +211,14 @@ impl Rule for RmsProp {
         vec![("lr", lr)]
     }
 
-    fn update(&self, p: &Tensor, g: &Tensor, moments: &[Tensor], scalars: &[Tensor]) -> Updated {
+    fn update(
+        &self,
+        p: &Tensor,
+        g: &Tensor,
+        moments: &[Tensor],
+        scalars: &[Tensor],
+        _: &Layers,
+    ) -> Updated {
         let g = penalised(g, p, self.weight_decay);
         let square = average(self.alpha, &moments[0], &g.square());
         let mut new = vec![square.clone()];

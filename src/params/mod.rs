@@ -33,6 +33,8 @@ pub use weights::{LoadReport, Strict};
 pub struct Params {
     inner: Arc<Mutex<Inner>>,
     prefix: String,
+    /// Whether a name that is taken gives what it stands for.
+    reuse: bool,
 }
 
 /// How a standalone arena starts.
@@ -61,6 +63,8 @@ struct Entry {
     trainable: bool,
     init: Init,
     place: Option<Place>,
+    /// Parameters of different classes get different arenas.
+    class: usize,
     /// Set by the user while the values are on the host; wins over `init`.
     value: Option<Vec<f32>>,
     /// The values were on a device that is lost, and none were set since.
@@ -97,6 +101,7 @@ impl Params {
                 drawing: 0,
             })),
             prefix: String::new(),
+            reuse: false,
         }
     }
 
@@ -132,6 +137,7 @@ impl Params {
         Params {
             inner: self.inner.clone(),
             prefix: format!("{}{name}.", self.prefix),
+            reuse: self.reuse,
         }
     }
 
@@ -140,6 +146,18 @@ impl Params {
         Params {
             inner: self.inner.clone(),
             prefix: String::new(),
+            reuse: self.reuse,
+        }
+    }
+
+    /// The same set for building over what exists: through this handle and its scopes,
+    /// [`Params::add`] and [`Params::add_state`] give a parameter or state that exists,
+    /// with the values it has, and add only what is missing. So a model can be built
+    /// twice over one set, with other settings. A shape or kind that differs is an error.
+    pub fn reusing(&self) -> Params {
+        Params {
+            reuse: true,
+            ..self.clone()
         }
     }
 
@@ -180,10 +198,24 @@ impl Params {
         }
         init.check(&full, &shape)?;
         let mut inner = self.lock();
-        if inner.by_name.contains_key(&full) {
-            return Err(wrong(
-                "the name is taken; give each layer a scope of its own".into(),
-            ));
+        if let Some(&index) = inner.by_name.get(&full) {
+            let found = &inner.entries[index];
+            let kind = |trainable| if trainable { "parameter" } else { "state" };
+            if !self.reuse {
+                return Err(wrong(
+                    "the name is taken; give each layer a scope of its own, or build over what exists with `Params::reusing`".into(),
+                ));
+            }
+            if (&found.shape, found.trainable) != (&shape, trainable) {
+                return Err(wrong(format!(
+                    "it exists as a {} {:?}, asked for is a {} {shape:?}",
+                    kind(found.trainable),
+                    found.shape,
+                    kind(trainable)
+                )));
+            }
+            drop(inner);
+            return Ok(self.handle(index, full, shape, trainable));
         }
         let index = inner.entries.len();
         inner.by_name.insert(full.clone(), index);
@@ -193,6 +225,7 @@ impl Params {
             trainable,
             init,
             place: None,
+            class: 0,
             value: None,
             lost: false,
         });
@@ -257,6 +290,12 @@ impl Params {
             params: inner.entries.iter().filter_map(|e| e.place).collect(),
             arenas: inner.arenas.iter().map(|a| a.arena.clone()).collect(),
         }
+    }
+
+    /// Lets the trainable parameters at the positions `members` share no arena with
+    /// others, as far as the layout is still open.
+    pub(crate) fn separate(&self, members: &[usize]) {
+        self.lock().separate(members);
     }
 
     /// A standalone arena as long as the arena `mirrors`, one element beside each
@@ -326,7 +365,7 @@ impl Params {
         inner.read_arena(arena)
     }
 
-    /// Sets the contents of a whole arena; padding may hold anything.
+    /// Sets the contents of a whole arena; padding becomes 0.
     pub fn set_arena_values(&self, arena: usize, values: &[f32]) -> Result<()> {
         let mut inner = self.lock();
         inner.check_arena(arena)?;
@@ -337,7 +376,8 @@ impl Params {
                 format!("{} values given for {len}", values.len()),
             ));
         }
-        inner.write_arena(arena, values)
+        let clean = inner.without_padding(arena, values);
+        inner.write_arena(arena, &clean)
     }
 }
 
@@ -360,6 +400,19 @@ impl Inner {
                 format!("{arena} of {}", self.arenas.len()),
             )),
         }
+    }
+
+    /// The values of an arena, or of one beside it, with zeros between parameters:
+    /// norms of layers count on them.
+    fn without_padding(&self, arena: usize, values: &[f32]) -> Vec<f32> {
+        let of = self.arenas[arena].arena.mirrors.unwrap_or(arena);
+        let mut clean = vec![0.0; values.len()];
+        let places = self.entries.iter().filter_map(|e| e.place);
+        for p in places.filter(|p| p.arena == of) {
+            let part = p.offset..p.offset + p.len;
+            clean[part.clone()].copy_from_slice(&values[part]);
+        }
+        clean
     }
 
     fn new_arena(&mut self, name: &str, kind: ArenaKind, len: usize) {

@@ -1,5 +1,7 @@
 //! Where the values are: on the host until the first compile, on the GPU after it.
 
+use std::collections::{BTreeMap, HashSet};
+
 use bytemuck::cast_slice;
 
 use super::{ArenaInit, ArenaKind, Init, Inner, Params, layout};
@@ -145,24 +147,55 @@ impl Inner {
         }
     }
 
-    /// Puts everything that has no place yet into new arenas.
+    /// Puts everything that has no place yet into new arenas, each class into its own.
     pub(super) fn place(&mut self) {
         for (trainable, kind, name) in [
             (true, ArenaKind::Trainable, "params"),
             (false, ArenaKind::State, "states"),
         ] {
-            let new: Vec<usize> = (0..self.entries.len())
+            let mut new: Vec<usize> = (0..self.entries.len())
                 .filter(|i| self.entries[*i].place.is_none())
                 .filter(|i| self.entries[*i].trainable == trainable)
                 .collect();
-            let lens: Vec<usize> = new.iter().map(|i| self.entries[*i].shape.numel()).collect();
-            let (places, arenas) = layout::place(&lens, self.arenas.len());
-            for (i, place) in new.into_iter().zip(places) {
-                self.entries[i].place = Some(place);
+            new.sort_by_key(|i| self.entries[*i].class);
+            let classes: Vec<usize> = new.iter().map(|i| self.entries[*i].class).collect();
+            let mut rest = new.as_slice();
+            for class in classes.chunk_by(|a, b| a == b) {
+                let (new, behind) = rest.split_at(class.len());
+                rest = behind;
+                let lens: Vec<usize> = new.iter().map(|i| self.entries[*i].shape.numel()).collect();
+                let (places, arenas) = layout::place(&lens, self.arenas.len());
+                for (i, place) in new.iter().zip(places) {
+                    self.entries[*i].place = Some(place);
+                }
+                for len in arenas {
+                    self.new_arena(name, kind, len);
+                }
             }
-            for len in arenas {
-                self.new_arena(name, kind, len);
+        }
+    }
+
+    /// Lets the parameters `members` share no arena with others, as far as they have no
+    /// place yet.
+    pub(super) fn separate(&mut self, members: &[usize]) {
+        let members: HashSet<usize> = members.iter().copied().collect();
+        let mut next = self.entries.iter().map(|e| e.class).max().unwrap_or(0) + 1;
+        let mut inside: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
+        let mut mixed = HashSet::new();
+        let open = |(_, e): &(usize, &super::Entry)| e.trainable && e.place.is_none();
+        for (i, entry) in self.entries.iter().enumerate().filter(open) {
+            if members.contains(&i) {
+                inside.entry(entry.class).or_default().push(i);
+            } else {
+                mixed.insert(entry.class);
             }
+        }
+        inside.retain(|class, _| mixed.contains(class));
+        for group in inside.into_values() {
+            for i in group {
+                self.entries[i].class = next;
+            }
+            next += 1;
         }
     }
 

@@ -46,7 +46,8 @@ fn build_once(
         .map(|t| t.id())
         .chain(updates.iter().flat_map(|u| [u.target, u.value]));
     let view = View::new(&guard.nodes, wanted);
-    let updates = canonical_updates(&view, &updates);
+    let recorded = updates;
+    let updates = canonical_updates(&view, &recorded);
     let keep: HashSet<ValueId> = outputs
         .iter()
         .map(|t| view.root(t.id()))
@@ -80,6 +81,7 @@ fn build_once(
     };
     b.drop_inlined_fills();
     b.place_sources()?;
+    b.check_updates(&recorded)?;
     let copied = b.place_updates(&updates)?;
     let order = b.units.order(&b.view);
     let live = b.units.units.iter().filter(|u| !u.nodes.is_empty()).count();

@@ -27,6 +27,8 @@ pub struct ArenaMap {
     pub set: u64,
     /// Per parameter: its arena and its first element there.
     pub params: Vec<(usize, usize)>,
+    /// Per parameter: its name, for errors.
+    pub names: Vec<String>,
     /// Per arena: its length in elements.
     pub arenas: Vec<usize>,
 }

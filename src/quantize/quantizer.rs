@@ -199,17 +199,20 @@ impl VectorQuantizer {
         let Some(size) = &self.cluster_size else {
             return;
         };
-        let old_size = size.on(graph);
+        // A quantiser used twice in one graph learns from both batches, one after the other.
+        let size_state = size.on(graph);
+        let old_size = graph.newest(&size_state);
         let (CodebookUpdate::MovingAverage { decay, eps }, Some(sum)) =
             (self.config.update, &self.embed_sum)
         else {
             let moved = old_size.mul_scalar(1.0 - USAGE_SHARE);
             let moved = moved.add(&out.counts.mul_scalar(USAGE_SHARE));
-            graph.assign(&old_size, &moved);
+            graph.update(&size_state, |_| moved);
             return;
         };
         let rows = to_rows(x);
-        let old_sum = sum.on(graph);
+        let sum_state = sum.on(graph);
+        let old_sum = graph.newest(&sum_state);
         let new = ema_update(&rows, &out.indices, &old_size, &old_sum, decay, eps);
         let (mut size, mut sums, mut codebook) = (new.cluster_size, new.embed_sum, new.codebook);
         if let Some(threshold) = self.config.reset_below {
@@ -221,9 +224,9 @@ impl VectorQuantizer {
             codebook = column.select(&samples, &codebook);
             size = unused.select(&size.full_like(fresh), &size);
         }
-        graph.assign(&old_size, &size);
-        graph.assign(&old_sum, &sums);
-        graph.assign(&self.codebook.on(graph), &codebook);
+        graph.update(&size_state, |_| size);
+        graph.update(&sum_state, |_| sums);
+        graph.update(&self.codebook.on(graph), |_| codebook);
     }
 
     /// Appends to `x`'s graph: when the program has run, codes that few vectors took
