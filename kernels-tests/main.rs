@@ -18,6 +18,7 @@ mod flow;
 mod flow_layers;
 mod flow_support;
 mod freeze;
+mod gan;
 mod gather;
 mod glow;
 mod glow_reference;

@@ -321,10 +321,11 @@ fn batch_norm_used_twice_learns_from_both_in_order() {
     program.step(&feed).expect("a run");
     let mut expected = [[0.0f64; 3], [1.0f64; 3]];
     for batch in values {
-        for c in 0..3 {
+        let [means, vars] = &mut expected;
+        for (c, (old_mean, old_var)) in means.iter_mut().zip(vars).enumerate() {
             let (mean, var) = moments(batch, c, 3);
-            expected[0][c] = 0.5 * expected[0][c] + 0.5 * mean;
-            expected[1][c] = 0.5 * expected[1][c] + 0.5 * var;
+            *old_mean = 0.5 * *old_mean + 0.5 * mean;
+            *old_var = 0.5 * *old_var + 0.5 * var;
         }
     }
     for (name, expected) in ["running_mean", "running_var"].iter().zip(expected) {
@@ -358,9 +359,9 @@ fn frozen_statistics_stay_while_weights_get_gradients() {
     let y = run.f32(0).expect("values");
     assert!((0..12).all(|i| (f64::from(y[i]) - normed(i)).abs() < 1e-5));
     let grad = run.f32(1).expect("values");
-    for c in 0..2 {
+    for (c, grad) in grad.into_iter().enumerate() {
         let each = (0..6).map(|i| 2.0 * normed(2 * i + c).powi(2));
-        assert!((f64::from(grad[c]) - each.sum::<f64>()).abs() < 1e-3);
+        assert!((f64::from(grad) - each.sum::<f64>()).abs() < 1e-3);
     }
     assert_eq!(params.get("running_mean").expect("a state"), [1.0, -1.0]);
     assert_eq!(params.get("running_var").expect("a state"), [4.0, 0.25]);
@@ -439,7 +440,7 @@ fn double_assignments_name_the_parameter_and_both_places() {
     graph.assign(&a, &a.add_scalar(1.0));
     let first = line!() - 1;
     graph.assign(&a, &a.add_scalar(2.0));
-    let error = graph.compile(gpu(), &params, &[]).err().expect("an error");
+    let error = graph.compile(gpu(), &params, &[]).expect_err("an error");
     let error = error.to_string();
     assert!(error.contains("`enc.a`"), "{error}");
     for line in [first, first + 2] {

@@ -296,7 +296,7 @@ fn what_is_trained_twice_or_not_at_all_is_told() {
         a.minimize(&loss).expect("a step");
         let first = line!() - 1;
         b.minimize(&loss).expect("a step");
-        let error = graph.compile(gpu(), &params, &[]).err().expect("an error");
+        let error = graph.compile(gpu(), &params, &[]).expect_err("an error");
         let error = error.to_string();
         assert!(
             error.contains("`fc.weight`") && !error.contains("fc.bias"),

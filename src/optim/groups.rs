@@ -2,27 +2,11 @@
 
 use std::sync::Arc;
 
-use super::{Optimizer, Rule};
+use super::Optimizer;
+use super::group::Group;
+use super::rules::Rule;
 use crate::params::Param;
 use crate::{Error, Result};
-
-/// Whether a parameter belongs to a group.
-type Select = Arc<dyn Fn(&Param) -> bool + Send + Sync>;
-
-/// Parameters with a rule of their own, or with none.
-#[derive(Clone)]
-pub(super) struct Group {
-    pub name: String,
-    select: Select,
-    /// `None` where they are not trained.
-    pub rule: Option<Arc<dyn Rule>>,
-}
-
-impl std::fmt::Debug for Group {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Group({} {:?})", self.name, self.rule)
-    }
-}
 
 impl Optimizer {
     /// A group: the trainable parameters that `select` picks, as far as no earlier

@@ -6,6 +6,7 @@
 
 mod accumulate;
 mod adam;
+mod group;
 mod groups;
 mod layers;
 mod layerwise;
@@ -20,7 +21,7 @@ use crate::params::{ALIGN, ArenaInit, ArenaKind, Layout, Param, Params, Place};
 use crate::{Error, Graph, Result, Tensor, tape};
 
 pub use adam::{Adam, AdamW, Adamax};
-use groups::Group;
+use group::Group;
 pub use layers::Layers;
 pub use layerwise::{Lamb, Lars};
 pub use rules::{RmsProp, Rule, Sgd, Updated};

@@ -215,7 +215,7 @@ pub(super) struct TopNet {
 
 enum TopBase {
     Channels(Param),
-    Conv(ZeroConv),
+    Conv(Box<ZeroConv>),
 }
 
 impl TopNet {
@@ -233,16 +233,16 @@ impl TopNet {
                 TopBase::Channels(params.add("moments", [1, outputs, 1, 1], Init::Zeros)?)
             }
             // OpenAI's convolution takes as many zeros as it gives numbers.
-            GlowConvention::OpenAi => TopBase::Conv(ZeroConv::new(
+            GlowConvention::OpenAi => TopBase::Conv(Box::new(ZeroConv::new(
                 params,
                 [outputs, outputs],
                 convention.border(),
-            )?),
-            GlowConvention::Rosinality => TopBase::Conv(ZeroConv::new(
+            )?)),
+            GlowConvention::Rosinality => TopBase::Conv(Box::new(ZeroConv::new(
                 params,
                 [channels, outputs],
                 convention.border(),
-            )?),
+            )?)),
         };
         let classes = match classes {
             Some(n) => Some(params.add("class_embedding", [n, outputs], Init::Zeros)?),
