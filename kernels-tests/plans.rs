@@ -1,7 +1,9 @@
 //! Random graphs: planning tricks must not change a single bit.
 
+use flowgrad::device::DeviceProfile;
+use flowgrad::optim::{Adam, Optimizer};
 use flowgrad::plan::{Plan, PlanOptions};
-use flowgrad::{Graph, Params, Tensor, Value, tape};
+use flowgrad::{Graph, Init, Params, Tensor, Value, tape};
 use proptest::prelude::*;
 
 use crate::shaders::writes_are_exclusive;
@@ -211,4 +213,42 @@ proptest! {
         let exact = bits(&graph, &wanted, &options(false, true));
         prop_assert_eq!(&exact, &bits(&graph, &wanted, &options(true, true)), "buffer reuse");
     }
+}
+
+/// Seconds to plan a training step of a chain of so many layers, and its nodes.
+fn time_to_plan(layers: usize) -> (f64, usize) {
+    let params = Params::new(0);
+    let graph = Graph::new();
+    let mut x = graph.input("x", [8, 16]);
+    for k in 0..layers {
+        let scope = params.scope(k);
+        let weight = scope.add("weight", [16, 16], Init::Ones).unwrap();
+        let bias = scope.add("bias", [16], Init::Zeros).unwrap();
+        let inside = x.matmul(&weight.on(&graph)).add(&bias.on(&graph)).tanh();
+        x = x.add(&inside.mul_scalar(0.1)).sigmoid();
+    }
+    let loss = x.square().mean(&[], false);
+    let adam = Optimizer::new(&params, Adam::default()).unwrap();
+    adam.minimize(&loss).unwrap();
+    let profile = DeviceProfile::baseline();
+    let maps = [flowgrad::exec::arena_map(&params)];
+    let start = std::time::Instant::now();
+    let plan = graph.plan(&profile, &maps, &[&loss], &PlanOptions::default());
+    assert!(plan.unwrap().steps.len() > layers);
+    (start.elapsed().as_secs_f64(), graph.len())
+}
+
+#[test]
+fn planning_time_grows_with_the_nodes() {
+    let fastest = |layers: usize| {
+        let all = (0..3).map(|_| time_to_plan(layers));
+        all.reduce(|a, b| (a.0.min(b.0), a.1)).unwrap()
+    };
+    let ((short, few), (long, many)) = (fastest(60), fastest(480));
+    let growth = (long / short) / (many as f64 / few as f64);
+    println!("{few} nodes {short:.4} s, {many} nodes {long:.4} s");
+    assert!(
+        growth < 2.5,
+        "{few} nodes take {short} s, {many} take {long} s"
+    );
 }

@@ -10,6 +10,7 @@ mod limits;
 mod lowering;
 mod places;
 mod print;
+mod spans;
 mod storage;
 mod units;
 mod updates;

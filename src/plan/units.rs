@@ -7,6 +7,7 @@
 use std::collections::{BTreeSet, BinaryHeap, HashMap, HashSet};
 
 use super::PlanOptions;
+use super::spans::Spans;
 use crate::Shape;
 use crate::graph::{Kind, Node, Pointwise, Source, Update, ValueId};
 
@@ -116,13 +117,13 @@ pub(super) struct Units {
     pub of: Vec<UnitId>,
     /// Units that use a root value, in node order.
     pub users: HashMap<ValueId, Vec<usize>>,
-    /// Further orderings: the first before the second.
-    pub before: Vec<(UnitId, UnitId)>,
+    /// Further orderings: what must run before a unit.
+    before: HashMap<UnitId, Vec<UnitId>>,
     /// Values that are hoped to overwrite a parameter in place, by that parameter:
     /// where the unit also reads it, both are one binding.
     assigned: HashMap<ValueId, ValueId>,
-    /// Units that had more than one node at some time.
-    fused: Vec<UnitId>,
+    /// Of every node position, the first position of a unit that spans it.
+    spans: Spans,
 }
 
 impl Units {
@@ -138,9 +139,9 @@ impl Units {
             units: Vec::new(),
             of: vec![usize::MAX; view.nodes.len()],
             users: HashMap::new(),
-            before: Vec::new(),
+            before: HashMap::new(),
             assigned,
-            fused: Vec::new(),
+            spans: Spans::new(view.nodes.len()),
         };
         for i in 0..view.nodes.len() {
             if !view.wanted[i] || matches!(view.nodes[i].op.kind(), Kind::Source(_) | Kind::Alias) {
@@ -220,13 +221,15 @@ impl Units {
             .map(|v| self.of[v.node.0 as usize])
             .filter(|u| *u != usize::MAX)
             .collect();
-        out.extend(
-            self.before
-                .iter()
-                .filter(|(_, b)| *b == unit)
-                .map(|(a, _)| *a),
-        );
+        out.extend(self.before.get(&unit).into_iter().flatten());
         out
+    }
+
+    /// Has all of `first` run before `unit`.
+    pub fn run_before(&mut self, first: Vec<UnitId>, unit: UnitId) {
+        if !first.is_empty() {
+            self.before.entry(unit).or_default().extend(first);
+        }
     }
 
     /// Whether `to` must run before `from` because of something other than a
@@ -274,14 +277,9 @@ impl Units {
         }
         let mut at = self.units[to].nodes.first().copied().unwrap_or(0);
         loop {
-            let spanning = self.fused.iter().filter_map(|u| {
-                let nodes = &self.units[*u].nodes;
-                let (first, last) = (*nodes.first()?, *nodes.last()?);
-                (first < at && last >= at).then_some(first)
-            });
-            match spanning.min() {
-                Some(first) => at = first,
-                None => return at,
+            match self.spans.first(at) {
+                first if first < at => at = first,
+                _ => return at,
             }
         }
     }
@@ -327,8 +325,9 @@ impl Units {
             (self.units[a], self.units[b]) = saved;
             return None;
         }
-        if self.units[a].nodes.len() == 2 {
-            self.fused.push(a);
+        let nodes = &self.units[a].nodes;
+        if let (Some(first), Some(last)) = (nodes.first(), nodes.last()) {
+            self.spans.add(*first, *last);
         }
         Some(a)
     }

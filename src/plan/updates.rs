@@ -149,15 +149,10 @@ impl Builder<'_> {
         }
         readers.sort_unstable();
         readers.dedup();
-        if readers
-            .iter()
-            .any(|r| self.units.reaches(&self.view, vec![*r], unit))
-        {
+        if self.units.reaches(&self.view, readers.clone(), unit) {
             return false;
         }
-        self.units
-            .before
-            .extend(readers.into_iter().map(|r| (r, unit)));
+        self.units.run_before(readers, unit);
         if reads_target {
             self.in_place.insert(value, target);
         }
