@@ -96,3 +96,61 @@ fn absurd_shapes_are_errors() {
     let x = graph.input("x", [1, 3, 8, 8]);
     assert!(net.forward(&x, Mode::Eval).check().is_err());
 }
+
+/// What DeepInversion needs: the statistics of all inputs of batch norms, differentiable
+/// by the image, from a network that knows nothing of it.
+#[test]
+fn batch_norms_of_a_whole_network_are_observed() {
+    let params = Params::new(6);
+    let net = ResNet::new(&params, small(ResNetStem::Cifar)).unwrap();
+    let graph = Graph::new();
+    let x = graph.input("x", [3, 2, 8, 8]);
+    let y = net.forward(&x, Mode::Eval);
+    let seen = graph.observed();
+    let norms: Vec<_> = seen.iter().filter(|s| s.kind == "batch norm").collect();
+    let names: Vec<&str> = norms.iter().map(|s| s.name.as_str()).collect();
+    let states = params.names().into_iter();
+    let states: Vec<String> = states
+        .filter_map(|n| Some(n.strip_suffix(".running_var")?.into()))
+        .collect();
+    assert_eq!(names.len(), states.len());
+    assert!(
+        states.iter().all(|s| names.contains(&s.as_str())),
+        "{names:?}"
+    );
+    assert_eq!(names[0], "bn1");
+    let last = seen.last().unwrap();
+    assert_eq!((last.name.as_str(), last.kind), ("fc", "linear"));
+    assert_eq!(last.output.shape(), y.shape());
+    // Losses on them reach the image.
+    let mut loss = y.mean(&[], false);
+    for norm in &norms {
+        let (mean, var) = norm.batch_statistics();
+        loss = loss
+            .add(&mean.square().sum(&[], false))
+            .add(&var.sum(&[], false));
+    }
+    let grad = flowgrad::tape::backward(&loss, &[&x])
+        .unwrap()
+        .swap_remove(0);
+    let (mean, var) = norms[1].batch_statistics();
+    let wanted = [&grad, &norms[1].input, &mean, &var];
+    let mut program = graph.compile(gpu(), &params, &wanted).unwrap();
+    let mut numbers = Numbers::new(2);
+    let image: Vec<f32> = (0..3 * 2 * 64)
+        .map(|_| numbers.uniform(-1.0, 1.0))
+        .collect();
+    let run = program.run(&[("x", Value::F32(&image))]).unwrap();
+    assert!(run.f32(0).unwrap().iter().any(|g| g.abs() > 1e-3));
+    let (input, channels) = (run.f32(1).unwrap(), norms[1].input.dim(1));
+    let area = norms[1].input.dim(2) * norms[1].input.dim(3);
+    for c in 0..channels {
+        let inside = |i: usize| (i / area) % channels == c;
+        let each = input.iter().enumerate().filter(|(i, _)| inside(*i));
+        let each: Vec<f64> = each.map(|(_, v)| f64::from(*v)).collect();
+        let mean = each.iter().sum::<f64>() / each.len() as f64;
+        let var = each.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / each.len() as f64;
+        assert!((f64::from(run.f32(2).unwrap()[c]) - mean).abs() < 1e-5);
+        assert!((f64::from(run.f32(3).unwrap()[c]) - var).abs() < 1e-5);
+    }
+}

@@ -7,6 +7,7 @@ mod array;
 mod assign;
 mod interpret;
 mod lower;
+mod observe;
 mod op;
 pub(crate) mod rewrite;
 mod spec;
@@ -15,6 +16,7 @@ mod tensor;
 pub use array::Array;
 pub use interpret::{Feed, evaluate};
 pub use lower::{Access, Bind, Dispatch, KernelBuilder, Lower, Slot};
+pub use observe::Observed;
 pub use op::{Graph, NodeId, Op, Tensor, Vjp};
 pub use spec::{Kind, Pointwise, Source, Spec};
 

@@ -93,6 +93,15 @@ pub(crate) struct Update {
     pub written: Vec<(Range<usize>, &'static Location<'static>)>,
 }
 
+/// A call of a layer; see [`Graph::observed`].
+#[derive(Clone)]
+pub(crate) struct Seen {
+    pub name: String,
+    pub kind: &'static str,
+    pub input: ValueId,
+    pub output: ValueId,
+}
+
 #[derive(Default)]
 pub(crate) struct Nodes {
     pub nodes: Vec<Node>,
@@ -102,6 +111,8 @@ pub(crate) struct Nodes {
     /// The first error of an assignment.
     pub update_error: Option<Error>,
     pub random_streams: u32,
+    /// Calls of layers.
+    pub seen: Vec<Seen>,
     /// Gradients that lie like an arena of a set: what watched programs look at.
     pub packed_gradients: Vec<(u64, usize, ValueId)>,
 }

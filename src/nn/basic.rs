@@ -63,7 +63,10 @@ impl Linear {
 impl Layer for Linear {
     fn forward(&self, x: &Tensor, _: Mode) -> Tensor {
         let bias = self.bias.as_ref().map(|b| b.on(x.graph()));
-        x.linear(&self.weight.on(x.graph()), bias.as_ref(), self.activation)
+        let y = x.linear(&self.weight.on(x.graph()), bias.as_ref(), self.activation);
+        let name = self.weight.scope_name();
+        x.graph().observe(name, "linear", x, &y);
+        y
     }
 }
 

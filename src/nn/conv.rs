@@ -86,7 +86,10 @@ impl Conv2d {
 impl Layer for Conv2d {
     fn forward(&self, x: &Tensor, _: Mode) -> Tensor {
         let bias = self.bias.as_ref().map(|b| b.on(x.graph()));
-        x.conv2d(&self.weight.on(x.graph()), bias.as_ref(), &self.options)
+        let y = x.conv2d(&self.weight.on(x.graph()), bias.as_ref(), &self.options);
+        let name = self.weight.scope_name();
+        x.graph().observe(name, "conv2d", x, &y);
+        y
     }
 }
 
@@ -152,6 +155,9 @@ impl ConvTranspose2d {
 impl Layer for ConvTranspose2d {
     fn forward(&self, x: &Tensor, _: Mode) -> Tensor {
         let bias = self.bias.as_ref().map(|b| b.on(x.graph()));
-        x.conv_transpose2d(&self.weight.on(x.graph()), bias.as_ref(), &self.options)
+        let y = x.conv_transpose2d(&self.weight.on(x.graph()), bias.as_ref(), &self.options);
+        let name = self.weight.scope_name();
+        x.graph().observe(name, "conv_transpose2d", x, &y);
+        y
     }
 }

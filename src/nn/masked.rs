@@ -112,6 +112,8 @@ impl Layer for MaskedConv2d {
         let graph = x.graph();
         let mask = graph.constant(self.weight.shape(), &self.mask);
         let weight = self.weight.on(graph).mul(&mask);
-        x.conv2d(&weight, Some(&self.bias.on(graph)), &self.options)
+        let y = x.conv2d(&weight, Some(&self.bias.on(graph)), &self.options);
+        graph.observe(self.weight.scope_name(), "masked conv2d", x, &y);
+        y
     }
 }

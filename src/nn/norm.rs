@@ -1,6 +1,7 @@
 //! Normalisation layers.
 
 use super::{Layer, Mode};
+use crate::graph::Observed;
 use crate::{Init, Param, Params, Result, Tensor};
 
 /// Batch normalisation over all axes but the second: `[N, C, H, W]` or `[N, C]`.
@@ -62,9 +63,13 @@ impl Layer for BatchNorm2d {
         let (weight, bias) = (self.weight.on(graph), self.bias.on(graph));
         let (old_mean, old_var) = (self.running_mean.on(graph), self.running_var.on(graph));
         if !mode.uses_batch_statistics() {
-            return x.batch_norm_eval(&old_mean, &old_var, Some(&weight), Some(&bias), self.eps);
+            let (weight, bias) = (Some(&weight), Some(&bias));
+            let y = x.batch_norm_eval(&old_mean, &old_var, weight, bias, self.eps);
+            graph.observe(self.weight.scope_name(), "batch norm", x, &y);
+            return y;
         }
         let (y, mean, var) = x.batch_norm_train(Some(&weight), Some(&bias), self.eps);
+        graph.observe(self.weight.scope_name(), "batch norm", x, &y);
         if y.check().is_ok() {
             let n = (x.numel() / x.dim(1).max(1)) as f32;
             let unbiased = var.mul_scalar(n / (n - 1.0).max(1.0));
@@ -75,5 +80,16 @@ impl Layer for BatchNorm2d {
             }
         }
         y
+    }
+}
+
+impl Observed {
+    /// Mean and biased variance `[C]` of the input `[N, C, ..]` over all axes but the
+    /// second: the statistics of this batch, also where stored ones normalise
+    /// (DeepInversion compares the two).
+    #[track_caller]
+    pub fn batch_statistics(&self) -> (Tensor, Tensor) {
+        let (_, mean, var) = self.input.batch_norm_train(None, None, 0.0);
+        (mean, var)
     }
 }

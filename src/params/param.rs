@@ -19,6 +19,11 @@ impl Param {
         &self.name
     }
 
+    /// The full name without its last part: what the layer that has it is called.
+    pub fn scope_name(&self) -> &str {
+        self.name.rsplit_once('.').map_or("", |(scope, _)| scope)
+    }
+
     /// The shape.
     pub fn shape(&self) -> &Shape {
         &self.shape
