@@ -320,6 +320,13 @@ fn what_is_trained_twice_or_not_at_all_is_told() {
         .expect_err("no gradient")
         .to_string();
     assert!(error.contains("optim.fc"), "{error}");
+    // Two of one name would share a learning rate.
+    let graph = Graph::new();
+    let sum = |name: &str| params.find(name).expect("new").on(&graph).sum(&[], false);
+    let of = |scope: &str| Optimizer::new(&params.scope(scope), sgd(0.1, 0.0)).expect("new");
+    of("fc").minimize(&sum("fc.bias")).expect("a step");
+    let error = of("zero").minimize(&sum("zero.weight"));
+    assert!(error.expect_err("one name").to_string().contains("`optim`"));
     assert!(grouped.group("fc", |_| true, sgd(0.1, 0.0)).is_err());
 }
 

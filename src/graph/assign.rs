@@ -49,6 +49,19 @@ impl Graph {
         self.record(target, value, written, Earlier::Disjoint);
     }
 
+    /// Whether the inputs that start with `prefix` are `owner`'s: nobody else has asked
+    /// for them before.
+    pub(crate) fn claim(&self, prefix: &str, owner: u64) -> bool {
+        let mut nodes = self.lock();
+        match nodes.claimed.iter().find(|(p, _)| p == prefix) {
+            Some((_, found)) => *found == owner,
+            None => {
+                nodes.claimed.push((prefix.into(), owner));
+                true
+            }
+        }
+    }
+
     #[track_caller]
     fn record(&self, target: &Tensor, value: &Tensor, written: &[Range<usize>], earlier: Earlier) {
         let place = Location::caller();

@@ -111,6 +111,8 @@ pub(crate) struct Nodes {
     /// The first error of an assignment.
     pub update_error: Option<Error>,
     pub random_streams: u32,
+    /// Prefixes of inputs that belong to somebody, with that one's number.
+    pub claimed: Vec<(String, u64)>,
     /// Calls of layers.
     pub seen: Vec<Seen>,
     /// Gradients that lie like an arena of a set: what watched programs look at.

@@ -15,6 +15,7 @@ mod schedule;
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::graph::Source;
 use crate::params::{ALIGN, ArenaInit, ArenaKind, Layout, Param, Params, Place};
@@ -61,6 +62,8 @@ pub struct Optimizer {
     params: Params,
     rule: Arc<dyn Rule>,
     groups: Vec<Group>,
+    /// Its number: clones are the same optimiser.
+    id: u64,
     name: String,
     schedule: Schedule,
     clip: Option<f32>,
@@ -115,8 +118,10 @@ impl Optimizer {
     /// An optimiser for the trainable parameters below `params`' prefix. Errors:
     /// hyper-parameters that make no sense.
     pub fn new(params: &Params, rule: impl Rule + 'static) -> Result<Self> {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
         rule.check()?;
         let optimizer = Optimizer {
+            id: NEXT.fetch_add(1, Ordering::Relaxed),
             params: params.clone(),
             rule: Arc::new(rule),
             groups: Vec::new(),
@@ -343,6 +348,15 @@ impl Optimizer {
     #[track_caller]
     fn update(&self, graph: &Graph, parts: &[Part], grads: Vec<Tensor>) -> Result<Step> {
         let layout = self.params.layout();
+        if !graph.claim(&self.name, self.id) {
+            return Err(Error::argument(
+                "optimizer",
+                format!(
+                    "another optimiser of this graph is called `{}`, too, and would share its inputs; give it a name with `Optimizer::named`",
+                    self.name
+                ),
+            ));
+        }
         let (norm, factor) = match self.clip {
             Some(max) => {
                 let (norm, factor) = clip(&grads, max)?;
