@@ -70,7 +70,10 @@ pub(super) fn check_limits(
             .find(|(s, _)| s.bytes > profile.max_binding)
         {
             return Err(Error::LimitExceeded {
-                what: format!("a tensor of `{}` (bytes of one binding)", step.op),
+                what: format!(
+                    "a tensor of `{}` (bytes of one binding; only pointwise chains are split: take fewer samples at a time, or smaller images, and add up)",
+                    step.op
+                ),
                 needed: slice.bytes,
                 available: profile.max_binding,
             });
