@@ -1,11 +1,12 @@
 //! Values at the edges of float32, on the GPU and in the reference: literal numbers, so
 //! that an error which both share shows, too.
 
+use flowgrad::device::DeviceClass;
 use flowgrad::graph::{Feed, evaluate};
 use flowgrad::ops::SplineParams;
 use flowgrad::{Graph, Tensor, tape};
 
-use crate::support::{Data, Tol, check_op, run_gpu};
+use crate::support::{Data, Tol, check_op, gpu, run_gpu};
 
 /// Elements of a result must be within `rel` of `expected` (infinity and NaN themselves),
 /// on the GPU and in the reference.
@@ -306,5 +307,27 @@ fn norms_have_a_gradient_at_zero() {
             },
             Tol::default(),
         );
+    }
+}
+
+#[test]
+fn variances_that_overflow_and_of_equal_numbers() {
+    let var = |x: &[Tensor]| x[0].var(&[0], false, false);
+    literal(
+        "var of +-1e20",
+        &[values(&[1e20, -1e20])],
+        var,
+        &[f64::INFINITY],
+    );
+    // GPUs take the mean first, which rounds: equal numbers whose last digits square to
+    // more than float32 holds have an infinite variance there.
+    if gpu().profile().class != DeviceClass::Software {
+        return;
+    }
+    for n in [2, 3, 8, 24, 5003, 5008] {
+        literal("var of 1e30", &[values(&vec![1e30; n])], var, &[0.0]);
+        // Across the innermost axis.
+        let across = Data::values([n, 8], &vec![1e30; 8 * n]);
+        literal("var of 1e30 across", &[across], var, &[0.0; 8]);
     }
 }

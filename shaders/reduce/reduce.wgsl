@@ -185,13 +185,17 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
     var mean${k} = ${PEAK}();
     var spread${k} = ${PEAK}();
 #if MERGE == 0
-    // Somewhere among the elements: what they are measured from.
+    // Somewhere among the elements: what they are measured from, and just there where all
+    // are equal.
 #if PEAK == f32
     let first_cell = x[at];
 #if HALVES == 2
-    var near${k} = add_up(half0(first_cell) + half1(first_cell)) / 8.0;
+    let corner${k} = half0(first_cell).x;
+    var near${k} = corner${k}
+        + add_up((half0(first_cell) - corner${k}) + (half1(first_cell) - corner${k})) / 8.0;
 #else
-    var near${k} = add_up(half0(first_cell)) / 4.0;
+    let corner${k} = half0(first_cell).x;
+    var near${k} = corner${k} + add_up(half0(first_cell) - corner${k}) / 4.0;
 #endif
 #else
     var near${k} = half${k}(x[at]);
@@ -270,7 +274,8 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
 #repeat h HALVES
             let away${h} = half${h}(cell) - mean${h};
             mean${h} += away${h} * (more / grown);
-            spread${h} += half${h}(other) + away${h} * away${h} * (size * more / grown);
+            // A square that overflows times a size of 0 would be NaN.
+            spread${h} += half${h}(other) + away${h} * (size * more / grown) * away${h};
 #end
             size = grown;
 #else
@@ -326,10 +331,14 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
         let grown = size + more;
 #repeat k SUMS
         let first_sum${k} = ${JOIN}(sum${k});
-        let about_near${k} = ${JOIN}(sum2_${k}) - first_sum${k} * first_sum${k} / more;
+        let squares${k} = ${JOIN}(sum2_${k});
+        let difference${k} = squares${k} - first_sum${k} * first_sum${k} / more;
+        let kept${k} = select(difference${k}, ${PEAK}(), difference${k} < ${PEAK}());
+        // Squares that overflow stay infinite.
+        let about_near${k} = select(kept${k}, squares${k}, squares${k} > ${PEAK}(3.4028235e38));
         let away${k} = near${k} + first_sum${k} / more - mean${k};
         mean${k} += away${k} * (more / grown);
-        spread${k} += max(about_near${k}, ${PEAK}()) + away${k} * away${k} * (size * more / grown);
+        spread${k} += about_near${k} + away${k} * (size * more / grown) * away${k};
         near${k} = mean${k};
 #end
         size = grown;

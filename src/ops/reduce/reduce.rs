@@ -105,10 +105,17 @@ impl Op for Reduce {
             Reduction::Max => each(x, &self.axes, |o, _, v| y[o] = larger(y[o], v)),
             Reduction::Min => each(x, &self.axes, |o, _, v| y[o] = smaller(y[o], v)),
             Reduction::Var { .. } => {
-                let mut mean = vec![0.0; y.len()];
+                // From the first element on, so that equal numbers have no variance.
+                let (mut first, mut mean) = (vec![0.0; y.len()], vec![0.0; y.len()]);
                 let count = self.count(&x.shape) as f64;
-                each(x, &self.axes, |o, _, v| mean[o] += v / count);
-                each(x, &self.axes, |o, _, v| y[o] += (v - mean[o]).powi(2));
+                each(x, &self.axes, |o, r, v| {
+                    if r == 0 {
+                        first[o] = v;
+                    }
+                });
+                each(x, &self.axes, |o, _, v| mean[o] += (v - first[o]) / count);
+                let away = |o: usize, v: f64| v - first[o] - mean[o];
+                each(x, &self.axes, |o, _, v| y[o] += away(o, v).powi(2));
             }
             Reduction::LogSumExp => {
                 each(x, &self.axes, |o, _, v| y[o] = larger(y[o], v));
