@@ -331,3 +331,14 @@ fn variances_that_overflow_and_of_equal_numbers() {
         literal("var of 1e30 across", &[across], var, &[0.0; 8]);
     }
 }
+
+#[test]
+fn a_channel_whose_variance_is_beyond_float32_is_nan_and_not_zero() {
+    let graph = Graph::new();
+    let x = Data::values([4, 1], &[1e30, -1e30, 2e30, 0.0]);
+    let named = [("x".to_string(), x)];
+    let input = named[0].1.input(&graph, "x");
+    let y = input.batch_norm_train(None, None, 1e-5).0;
+    let got = run_gpu(&named, &[&y]).expect("results").remove(0).array();
+    assert!(got.data.iter().all(|v| v.is_nan()), "{:?}", got.data);
+}

@@ -53,6 +53,13 @@ fn self_equal(x: f32) -> f32 {
     return select(1.0, 0.0, is_nan(x));
 }
 
+// The root of a variance. One that is beyond float32 has none: what is divided by it would
+// be 0, as if all were equal.
+fn deviation(variance: f32) -> f32 {
+    let beyond = bitcast<u32>(variance) == 0x7f800000u;
+    return select(sqrt(variance), from_bits(0x7fc00000u), beyond);
+}
+
 // e^(x + rest) = 2^k e^r with |r| <= log(2) / 2, for a small rest. The product
 // of k and the first part of log(2) is exact; 2^k is applied in two halves, so
 // that neither overflows alone.

@@ -146,11 +146,15 @@ impl Op for CenteredSums {
 impl Pointwise for Normalize {
     fn wgsl(&self, x: &[&str]) -> String {
         let eps = x[x.len() - 1];
-        let plain = format!("({} - {}) / sqrt({} + {eps})", x[0], x[1], x[2]);
+        let plain = format!("({} - {}) / deviation({} + {eps})", x[0], x[1], x[2]);
         match x {
             [_, _, _, gamma, beta, _] => format!("{plain} * {gamma} + {beta}"),
             _ => plain,
         }
+    }
+
+    fn imports(&self) -> &'static [&'static str] {
+        &["math"]
     }
 
     fn scalars(&self) -> Vec<f32> {
@@ -292,7 +296,8 @@ impl Tensor {
     /// Batch norm with the batch's own statistics: `[N, C, ..]` is normalised per
     /// channel by mean and biased variance over all other axes, then scaled by `gamma`
     /// `[C]` and shifted by `beta` `[C]`. Returns the result, and mean and biased
-    /// variance, both `[C]`.
+    /// variance, both `[C]`. A channel whose variance is beyond float32 (deviations from
+    /// 1.8e19 on) is NaN.
     #[track_caller]
     pub fn batch_norm_train(
         &self,
