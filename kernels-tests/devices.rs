@@ -183,3 +183,21 @@ fn a_dropped_future_leaves_nothing_behind() {
     let future = pollster::block_on(program.run_async(&ONE)).unwrap();
     assert_eq!(future.f32(0).unwrap(), [19.0; 4]);
 }
+
+/// Whoever asks whether the device is there while another thread polls it hears that it is:
+/// a poll may carry out the request by which it is asked, just when that is taken back.
+#[test]
+fn a_device_that_is_polled_meanwhile_is_not_lost() {
+    let gpu = gpu();
+    let done = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|threads| {
+        threads.spawn(|| {
+            while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                gpu.device().poll(wgpu::PollType::Poll).expect("a poll");
+            }
+        });
+        let asked = (0..10_000).try_for_each(|_| gpu.check());
+        done.store(true, std::sync::atomic::Ordering::Relaxed);
+        asked.expect("the device is there");
+    });
+}

@@ -18,22 +18,38 @@ pub(super) struct Probe(Mutex<wgpu::Buffer>);
 impl Probe {
     /// Made inside an error scope: on a lost device the buffer is none.
     pub fn new(device: &wgpu::Device) -> Self {
-        Probe(Mutex::new(device.create_buffer(&wgpu::BufferDescriptor {
-            label: Some("probe"),
-            size: 4,
-            usage: wgpu::BufferUsages::MAP_READ,
-            mapped_at_creation: false,
-        })))
+        Probe(Mutex::new(small_buffer(device)))
     }
 
+    /// Another thread's poll may carry out a request while it is taken back here; then the
+    /// buffer stays mapped, and refuses the next request on a healthy device, too. So a
+    /// refusal counts only if a new buffer, of which no poll can know, is refused as well.
     fn alive(&self, device: &wgpu::Device) -> bool {
-        let buffer = self.0.lock().unwrap_or_else(|e| e.into_inner());
+        let mut buffer = self.0.lock().unwrap_or_else(|e| e.into_inner());
         quiet(device, || {
-            let refused = matches!(Mapping::start(&buffer, 4).take(), Some(Err(_)));
-            buffer.unmap();
-            !refused
+            if accepts(&buffer) {
+                return true;
+            }
+            *buffer = small_buffer(device);
+            accepts(&buffer)
         })
     }
+}
+
+fn small_buffer(device: &wgpu::Device) -> wgpu::Buffer {
+    device.create_buffer(&wgpu::BufferDescriptor {
+        label: Some("probe"),
+        size: 4,
+        usage: wgpu::BufferUsages::MAP_READ,
+        mapped_at_creation: false,
+    })
+}
+
+/// Whether a request to map the buffer is not refused at once; it is taken back.
+fn accepts(buffer: &wgpu::Buffer) -> bool {
+    let refused = matches!(Mapping::start(buffer, 4).take(), Some(Err(_)));
+    buffer.unmap();
+    !refused
 }
 
 /// Runs `f` without a word about what it does to a device that is lost meanwhile.
