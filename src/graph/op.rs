@@ -47,8 +47,9 @@ pub trait Op: Debug + Send + Sync + Any {
         &[]
     }
 
-    /// Whether input `i` may be stored as 16-bit floats ([`DType::F16`]): the op accepts
-    /// them there, and computes in 32 bits.
+    /// Whether input `i` may be stored as 16-bit floats
+    /// ([`DType::F16`](crate::DType::F16)): the op accepts them there, and computes in 32
+    /// bits.
     fn reads_f16(&self, i: usize) -> bool {
         let _ = i;
         false

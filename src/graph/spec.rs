@@ -46,7 +46,7 @@ impl Spec {
 
 /// What an op is to the planner.
 pub enum Kind<'a> {
-    /// Dispatches of its own, by [`Op::lower`].
+    /// Dispatches of its own, by [`Op::lower`](super::Op::lower).
     Kernel,
     /// A value that is there before the program starts.
     Source(&'a Source),

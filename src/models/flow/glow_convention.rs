@@ -12,7 +12,8 @@ pub enum GlowConvention {
     House,
     /// rosinality/glow-pytorch: actnorm holds `scale` as it multiplies, convolutions that
     /// start as zero pad with ones, the top's prior is such a convolution over zeros; the
-    /// last level's 1x1 convolutions are held as factors even with [`Mixing::Full`].
+    /// last level's 1x1 convolutions are held as factors even with
+    /// [`Mixing::Full`](super::Mixing::Full).
     Rosinality,
     /// openai/glow: actnorm holds a third of the log-scale, networks have actnorm instead
     /// of biases, 3x3 convolutions have one more input channel that marks the border,

@@ -6,7 +6,7 @@ use crate::{Error, Result, Shape};
 /// The least width and height of a bin as a share of the interval, and the least slope.
 pub(super) const LEAST: f32 = 1e-3;
 
-/// What a rational-quadratic spline is made of; see [`Tensor::spline`].
+/// What a rational-quadratic spline is made of; see [`Tensor::spline`](crate::Tensor::spline).
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct SplineParams {
     /// Bins of `-bound .. bound`; 1 to 256.
