@@ -394,7 +394,7 @@ fn couplings_of_every_kind() {
 }
 
 /// A chain of `depth` steps of actnorm, permutation and coupling over `channels`.
-fn deep(params: &Params, depth: usize, channels: usize) -> Chain {
+pub fn deep(params: &Params, depth: usize, channels: usize) -> Chain {
     let mut chain = Chain::new("deep");
     for k in 0..depth {
         let scope = params.scope(k);

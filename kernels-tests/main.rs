@@ -15,6 +15,7 @@ mod devices;
 mod edges;
 mod exec;
 mod flow;
+mod flow_inverse;
 mod flow_layers;
 mod flow_support;
 mod freeze;

@@ -11,8 +11,8 @@ pub enum Memory {
     /// All activations, as plain backpropagation does: memory grows with depth.
     #[default]
     Store,
-    /// Only the chain's output; inputs are rebuilt by the inverse. Memory does not grow
-    /// with depth, for about one third more time. Gradients of gradients need
+    /// Only the chain's output; inputs are rebuilt by the inverse, those of the inverse
+    /// by the forward map. Memory does not grow with depth, for about one third more time. Gradients of gradients need
     /// [`Memory::Store`].
     Rebuild,
     /// As [`Memory::Rebuild`], but the output of every `k` layers is kept, so that the
@@ -127,8 +127,12 @@ impl Bijector for Chain {
     fn inverse(&self, z: &Tensor, cx: &Context<'_>) -> Mapped {
         let mut out = z.clone();
         let mut log_det: Option<Tensor> = None;
-        for layer in self.layers.iter().rev() {
-            let mapped = layer.inverse(&out, cx);
+        for (reversible, layers) in self.segments().into_iter().rev() {
+            let layers = reversible::inverted(layers);
+            let mapped = match reversible && cx.first_values().is_none() {
+                true => reversible::record(&layers, &out, cx),
+                false => reversible::forward(&layers, &out, cx),
+            };
             out = mapped.out;
             log_det = Some(match log_det {
                 Some(sum) => sum.add(&mapped.log_det),

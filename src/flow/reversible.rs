@@ -14,6 +14,36 @@ use crate::nn::Mode;
 use crate::ops::{segment, stand_in};
 use crate::{DType, Result, tape};
 
+/// A layer from latents to data: what is rebuilt is its latent side, by
+/// [`Bijector::forward`].
+struct Inverted(Arc<dyn Bijector>);
+
+impl Bijector for Inverted {
+    fn name(&self) -> &str {
+        self.0.name()
+    }
+
+    fn forward(&self, z: &Tensor, cx: &Context<'_>) -> Mapped {
+        self.0.inverse(z, cx)
+    }
+
+    fn inverse(&self, x: &Tensor, cx: &Context<'_>) -> Mapped {
+        self.0.forward(x, cx)
+    }
+
+    fn is_reversible(&self) -> bool {
+        self.0.is_reversible()
+    }
+}
+
+/// The layers of the inverse, in the order in which it runs them.
+pub(super) fn inverted(layers: &[Arc<dyn Bijector>]) -> Vec<Arc<dyn Bijector>> {
+    let layers = layers.iter().rev().cloned();
+    layers
+        .map(|l| Arc::new(Inverted(l)) as Arc<dyn Bijector>)
+        .collect()
+}
+
 /// Records `layers` on `x` as one segment.
 #[track_caller]
 pub(super) fn record(layers: &[Arc<dyn Bijector>], x: &Tensor, cx: &Context<'_>) -> Mapped {
