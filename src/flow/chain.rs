@@ -12,8 +12,8 @@ pub enum Memory {
     #[default]
     Store,
     /// Only the chain's output; inputs are rebuilt by the inverse, those of the inverse
-    /// by the forward map. Memory does not grow with depth, for about one third more time. Gradients of gradients need
-    /// [`Memory::Store`].
+    /// by the forward map. Memory does not grow with depth, for about one third more time.
+    /// Gradients of gradients are right, but keep the activations where they are asked for.
     Rebuild,
     /// As [`Memory::Rebuild`], but the output of every `k` layers is kept, so that the
     /// rounding of inverses adds up over `k` layers at most.
