@@ -46,6 +46,7 @@ mod random;
 mod reduce;
 mod repeats;
 mod resnet;
+mod rows;
 mod second_derivatives;
 mod shaders;
 mod shuffles;

@@ -230,11 +230,12 @@ fn reductions() -> Vec<Row> {
         row("var, unbiased", |x| x.var(&[2], true, true)),
         row("logsumexp", |x| x.logsumexp(&[1, 2], false)),
         row("norm", |x| x.norm(&[2], false)),
+        row("l2_normalize", |x| x.l2_normalize(1, 1e-12)),
         row("cumsum", |x| x.square().cumsum(1)),
         row("softmax", |x| x.softmax(1)),
         row("log_softmax", |x| x.log_softmax(-1)),
         row("moments", |x| {
-            let (mean, var) = x.moments(&[0, 2]);
+            let (mean, var) = x.moments(&[0, 2], true);
             Tensor::concat(&[&mean, &var], 0)
         }),
         row("attention", |x| x.attention(x, &x.sin(), 0.7, true)),
@@ -282,6 +283,15 @@ fn indices() -> Vec<Row> {
             "take_along_axis",
             &[Data::f32([3, 4], 7), Data::below([3], 8, 4)],
             |_, x| vec![x[0].square().take_along_axis(1, &x[1])],
+        ),
+        Row::new(
+            "set_rows",
+            &[
+                Data::f32([5, 3], 7),
+                Data::u32([4], &[3, 0, 3, 9]),
+                Data::f32([4, 3], 8),
+            ],
+            |_, x| vec![x[0].square().set_rows(&x[1], &x[2].exp())],
         ),
     ]
 }

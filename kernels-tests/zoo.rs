@@ -489,6 +489,18 @@ fn codes(cases: &mut Vec<Case>) {
         |_, x| vec![x[0].segment_sum(&x[1], 8192)],
         true,
     ));
+    for (n, width) in [(9, 3), (9, 4), (2100, 1)] {
+        cases.push(build_case(
+            &format!("rows set {n}x{width}"),
+            &[
+                Data::f32([40, width], 1),
+                Data::below([n], 2, 50),
+                Data::f32([n, width], 3),
+            ],
+            |_, x| vec![x[0].set_rows(&x[1], &x[2])],
+            true,
+        ));
+    }
     cases.push(build_case(
         "labels",
         &[Data::f32([6, 5, 2], 1), Data::below([6, 2], 2, 5)],

@@ -4,8 +4,8 @@
 use std::panic::Location;
 use std::sync::{Arc, MutexGuard};
 
-use super::Spec;
 use super::op::{Graph, Node, NodeId, Nodes, Op, Tensor, ValueId};
+use super::{Kind, Source, Spec};
 use crate::{DType, Error, Result, Shape};
 
 #[derive(Debug)]
@@ -239,6 +239,20 @@ impl Tensor {
 
     fn error_in(&self, nodes: &[Node]) -> Option<Error> {
         nodes[self.id.node.0 as usize].error.clone()
+    }
+
+    /// Whether its memory is that of a parameter, a state or an arena.
+    pub(crate) fn is_stored(&self) -> bool {
+        let nodes = self.graph.lock();
+        let mut id = self.id;
+        loop {
+            let node = &nodes.nodes[id.node.0 as usize];
+            match node.op.kind() {
+                Kind::Alias => id = node.inputs[id.output as usize],
+                Kind::Source(Source::Param { .. } | Source::Arena { .. }) => return true,
+                _ => return false,
+            }
+        }
     }
 
     pub(crate) fn id(&self) -> ValueId {

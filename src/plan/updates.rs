@@ -1,5 +1,5 @@
-//! Assignments: fused units write straight into arenas where nobody reads the old
-//! value afterwards; everything else is copied after the pass.
+//! Assignments: fused units, and kernels that work in place, write straight into arenas
+//! where nobody reads the old value afterwards; everything else is copied after the pass.
 
 use std::ops::Range;
 
@@ -79,7 +79,7 @@ impl Builder<'_> {
         }
     }
 
-    /// Lets fused units write straight into arenas where nobody reads the old value
+    /// Lets units write straight into arenas where nobody reads the old value
     /// afterwards; returns the updates that must be copied after the pass.
     pub(super) fn place_updates(
         &mut self,
@@ -99,10 +99,11 @@ impl Builder<'_> {
 
     pub(super) fn try_in_place(&mut self, target: ValueId, value: ValueId, slice: Slice) -> bool {
         let unit = self.units.of[value.node.0 as usize];
-        if unit == usize::MAX
-            || !self.units.units[unit].pointwise
-            || self.view.fill(value).is_some()
-        {
+        if unit == usize::MAX || self.view.fill(value).is_some() {
+            return false;
+        }
+        let pointwise = self.units.units[unit].pointwise;
+        if !pointwise && !self.overwrites(target, value) {
             return false;
         }
         // In the unit itself, the arena may only be read through the very same slice.
@@ -115,7 +116,7 @@ impl Builder<'_> {
             return false;
         }
         let reads_target = inputs.contains(&target);
-        if reads_target && !fused::reads_flat(&self.view, &self.units, unit, target) {
+        if pointwise && reads_target && !fused::reads_flat(&self.view, &self.units, unit, target) {
             return false;
         }
         // Users of the new value must not write into the same arena while they read it.
@@ -162,6 +163,19 @@ impl Builder<'_> {
             .or_default()
             .push(slice.buffer);
         true
+    }
+}
+
+impl Builder<'_> {
+    /// Whether the kernel of `value` can compute it where `target` lies, its input.
+    fn overwrites(&self, target: ValueId, value: ValueId) -> bool {
+        let node = value.node.0 as usize;
+        let inputs = self.view.inputs(node);
+        let pairs = self.view.nodes[node].op.in_place();
+        let pair = pairs.iter().find(|(o, _)| *o == value.output as usize);
+        pair.is_some_and(|(_, i)| inputs.get(*i) == Some(&target))
+            && inputs.iter().filter(|v| **v == target).count() == 1
+            && self.element_type(target) == self.element_type(value)
     }
 }
 
