@@ -2,7 +2,7 @@
 //! gradients, sizes that must be split, and what is refused.
 
 use flowgrad::device::{DeviceClass, DeviceProfile};
-use flowgrad::ops::{Activation, ConvParams, ConvTransposeParams};
+use flowgrad::ops::{Activation, Conv1dParams, ConvParams, ConvTransposeParams};
 use flowgrad::plan::PlanOptions;
 use flowgrad::{Graph, Program, Result, Tensor, Value, tape};
 
@@ -415,4 +415,95 @@ fn refusals() {
         ..transposed
     };
     refused(|x, w| x.conv_transpose2d(w, None, &p), "stride");
+}
+
+/// Input, output channels, taps, parameters: against the definition, written out.
+#[test]
+fn along_one_axis() {
+    let plain = Conv1dParams::default();
+    let cases = [
+        ([1, 1, 1], 1, 1, plain),
+        ([2, 3, 17], 5, 4, plain),
+        (
+            [2, 4, 33],
+            6,
+            3,
+            Conv1dParams {
+                stride: 2,
+                padding: [3, 1],
+                dilation: 2,
+                groups: 2,
+                ..plain
+            },
+        ),
+        (
+            [3, 5, 70],
+            5,
+            2,
+            Conv1dParams {
+                // Causal and depthwise.
+                padding: [4, 0],
+                dilation: 4,
+                groups: 5,
+                ..plain
+            },
+        ),
+        (
+            [2, 8, 40],
+            16,
+            5,
+            Conv1dParams {
+                padding: [2, 2],
+                ..plain
+            },
+        ),
+    ];
+    for ([n, c, length], o, taps, p) in cases {
+        let (per, each) = (c / p.groups, o / p.groups);
+        let inputs = [
+            Data::f32([n, c, length], 1),
+            Data::f32([o, per, taps], 2),
+            Data::f32([o], 3),
+        ];
+        let name = format!("{o} of {taps} over {:?}, {p:?}", inputs[0].shape());
+        let build = |_: &Graph, x: &[Tensor]| vec![x[0].conv1d(&x[1], Some(&x[2]), &p)];
+        check_op(&name, &inputs, build, Tol::rel(1e-5));
+        let case = build_case(&name, &inputs, build, false);
+        let [x, w, b] = inputs.each_ref().map(|d| d.array().data);
+        let reach = p.dilation * (taps - 1);
+        let out = (length + p.padding[0] + p.padding[1] - reach - 1) / p.stride + 1;
+        assert_eq!(case.outputs[0].shape().dims(), [n, o, out], "{name}");
+        let got = &case.reference()[0].data;
+        for (i, got) in got.iter().enumerate() {
+            let (sample, channel, at) = (i / (o * out), i / out % o, i % out);
+            let mut sum = b[channel];
+            for (k, tap) in (0..per).flat_map(|k| (0..taps).map(move |t| (k, t))) {
+                let from = (at * p.stride + tap * p.dilation).checked_sub(p.padding[0]);
+                let Some(from) = from.filter(|f| *f < length) else {
+                    continue;
+                };
+                let source = channel / each * per + k;
+                sum +=
+                    x[(sample * c + source) * length + from] * w[(channel * per + k) * taps + tap];
+            }
+            assert!((got - sum).abs() < 1e-12, "{name}: element {i}");
+        }
+    }
+    let g = Graph::new();
+    let (x, w) = (g.input("x", [2, 4, 9]), g.input("w", [6, 4, 3]));
+    for (bad, what) in [
+        (x.conv1d(&g.input("v", [4, 3]), None, &plain), "[N, C, L]"),
+        (x.conv1d(&w, Some(&w), &plain), "bias"),
+        (
+            x.conv1d(&w, None, &Conv1dParams { groups: 3, ..plain }),
+            "groups",
+        ),
+        (
+            x.conv1d(&w, None, &Conv1dParams { stride: 0, ..plain }),
+            "stride",
+        ),
+    ] {
+        let text = bad.check().unwrap_err().to_string();
+        assert!(text.contains(what), "{text}");
+    }
 }

@@ -322,7 +322,7 @@ fn first_values_of_actnorm() {
     let x = graph.input("x", &shape);
     let init = x.actnorm_init(1e-6, 0.01);
     let (y, _) = x.actnorm(&init.bias, &init.log_scale);
-    let (mean, var) = y.moments(&[0, 2, 3]);
+    let (mean, var) = y.moments(&[0, 2, 3], true);
     let data = Data::F32 { shape, values };
     let wanted = [&init.log_scale, &init.std, &mean, &var];
     let got = run_gpu(&[("x".into(), data)], &wanted).unwrap();

@@ -342,3 +342,39 @@ fn a_channel_whose_variance_is_beyond_float32_is_nan_and_not_zero() {
     let got = run_gpu(&named, &[&y]).expect("results").remove(0).array();
     assert!(got.data.iter().all(|v| v.is_nan()), "{:?}", got.data);
 }
+
+#[test]
+fn short_vectors_are_divided_by_eps() {
+    // As PyTorch 2's `normalize(x, dim=1, eps=0.1)`: by the norm, by eps where it is longer.
+    let x = Data::values([3, 2], &[3.0, 4.0, 0.03, -0.04, 0.0, 0.0]);
+    let unit = |x: &[Tensor]| x[0].l2_normalize(1, 0.1);
+    let by = [0.6, 0.8, 0.3, -0.4, 0.0, 0.0];
+    literal("l2_normalize", std::slice::from_ref(&x), unit, &by);
+    // Of the first coordinates: 1/5 - 9/125, then 1/eps twice.
+    let first = |x: &[Tensor]| unit(x).slice(1, 0, 1);
+    let by_x = [0.128, -0.096, 10.0, 0.0, 10.0, 0.0];
+    literal(
+        "l2_normalize's gradient",
+        &[x],
+        |x| gradient(x, 0, first),
+        &by_x,
+    );
+    for (shape, axis) in [(&[3, 4, 5][..], 1), (&[7], 0), (&[2, 3, 130], -1)] {
+        check_op(
+            &format!("l2_normalize of {shape:?} along {axis}"),
+            &[Data::f32(shape, 3)],
+            |_, x| vec![x[0].l2_normalize(axis, 1e-12)],
+            Tol::default(),
+        );
+    }
+    let g = Graph::new();
+    let x = g.input("x", [2, 3]);
+    for (bad, what) in [
+        (x.l2_normalize(2, 1e-12), "axis"),
+        (x.l2_normalize(1, 0.0), "eps is 0"),
+        (x.l2_normalize(1, f32::NAN), "eps is NaN"),
+    ] {
+        let text = bad.check().unwrap_err().to_string();
+        assert!(text.contains(what), "{text}");
+    }
+}

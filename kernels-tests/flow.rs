@@ -264,7 +264,7 @@ fn first_values_normalise_and_constant_channels_are_an_error() {
         let fed = [("x", Value::F32(&values))];
         first.set(gpu(), &params, &fed).expect("first values");
         let z = chain.forward(&x, &Context::eval()).out;
-        let (mean, var) = z.moments(&[0, 2, 3]);
+        let (mean, var) = z.moments(&[0, 2, 3], true);
         let mut program = graph.compile(gpu(), &params, &[&mean, &var]).expect("ok");
         let got = program.run(&fed).expect("a run");
         let (mean, var) = (got.f32(0).expect("mean"), got.f32(1).expect("var"));

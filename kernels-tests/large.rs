@@ -197,7 +197,7 @@ fn parts() {
     let (rows, book) = (graph.input("x", [n, d]), graph.input("e", [codes, d]));
     let nearest = rows.codebook_nearest(&book).to_f32();
     let long = rows.reshape([1, n * d]);
-    let (mean, var) = long.moments(&[1]);
+    let (mean, var) = long.moments(&[1], true);
     let wanted = [
         &nearest,
         &long.sum(&[], false),

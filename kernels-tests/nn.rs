@@ -3,9 +3,10 @@
 
 use flowgrad::graph::{Array, Feed, evaluate};
 use flowgrad::nn::{
-    Apply, BatchNorm2d, Conv2d, ConvTranspose2d, Dropout, Flatten, Layer, Linear, Mode, Sequential,
+    Apply, BatchNorm2d, Conv1d, Conv2d, ConvTranspose2d, Dropout, Flatten, Layer, Linear, Mode,
+    Sequential,
 };
-use flowgrad::ops::{Activation, ConvParams, ConvTransposeParams};
+use flowgrad::ops::{Activation, Conv1dParams, ConvParams, ConvTransposeParams};
 use flowgrad::{Graph, Init, Params, Tensor, Value, tape};
 
 use crate::support::{Data, assert_close, gpu, run_gpu};
@@ -45,6 +46,11 @@ fn names_shapes_and_first_values_are_pytorch_s() {
     let options = ConvTransposeParams::default();
     ConvTranspose2d::new(&params.scope("up"), [16, 8], [4, 4], options).expect("up");
     BatchNorm2d::new(&params.scope("bn"), 8).expect("bn");
+    let options = Conv1dParams {
+        groups: 2,
+        ..Default::default()
+    };
+    Conv1d::new(&params.scope("wave"), [32, 16], 5, options).expect("wave");
     Linear::new(&params.scope("fc"), 100, 50).expect("fc");
     let mut listed: Vec<(String, Vec<usize>)> = params
         .all()
@@ -52,7 +58,7 @@ fn names_shapes_and_first_values_are_pytorch_s() {
         .map(|p| (p.name().to_string(), p.shape().dims().to_vec()))
         .collect();
     listed.sort();
-    let expected: [(&str, &[usize]); 10] = [
+    let expected: [(&str, &[usize]); 12] = [
         ("bn.bias", &[8]),
         ("bn.running_mean", &[8]),
         ("bn.running_var", &[8]),
@@ -63,20 +69,61 @@ fn names_shapes_and_first_values_are_pytorch_s() {
         ("fc.weight", &[50, 100]),
         ("up.bias", &[8]),
         ("up.weight", &[16, 8, 4, 4]),
+        ("wave.bias", &[16]),
+        ("wave.weight", &[16, 16, 5]),
     ];
     for ((name, shape), (want, dims)) in listed.iter().zip(expected) {
         assert_eq!((name.as_str(), shape.as_slice()), (want, dims));
     }
     assert_eq!(listed.len(), expected.len());
-    assert_eq!(params.trainable().len(), 8);
+    assert_eq!(params.trainable().len(), 10);
     // Uniform in +-1 / sqrt(fan_in): never above, and nearly reached by many values.
-    for (name, fan_in) in [("conv", 36.0f32), ("up", 128.0), ("fc", 100.0)] {
+    for (name, fan_in) in [
+        ("conv", 36.0f32),
+        ("up", 128.0),
+        ("fc", 100.0),
+        ("wave", 80.0),
+    ] {
         let bound = 1.0 / fan_in.sqrt();
         let weight = largest(&params, &format!("{name}.weight"));
         assert!(weight <= bound && weight > 0.98 * bound, "{name}: {weight}");
         assert!(largest(&params, &format!("{name}.bias")) <= bound, "{name}");
     }
     assert!(Linear::new(&params.scope("fc"), 2, 2).is_err());
+}
+
+#[test]
+fn a_convolution_of_signals_computes() {
+    let params = Params::new(2);
+    let options = Conv1dParams {
+        padding: [2, 0],
+        dilation: 2,
+        activation: Activation::Tanh,
+        ..Default::default()
+    };
+    let layer = Conv1d::new(&params, [3, 4], 2, options).expect("conv");
+    let graph = Graph::new();
+    let data = Data::f32([2, 3, 11], 5);
+    let x = graph.input("x", data.shape());
+    let y = layer.forward(&x, Mode::Eval);
+    let weight = params.find("weight").expect("it").on(&graph);
+    let bias = params.find("bias").expect("it").on(&graph);
+    let by_hand = x.pad(&[(0, 0), (0, 0), (2, 0)], 0.0);
+    let tap = |i: usize| by_hand.slice(2, 2 * i, 11).transpose(1, 2);
+    let row = |i: usize| weight.slice(2, i, 1).reshape([4, 3]);
+    let sum = tap(0).linear(&row(0), None, Activation::None);
+    let sum = sum.add(&tap(1).linear(&row(1), Some(&bias), Activation::None));
+    let by_hand = sum.transpose(1, 2).tanh();
+    let inputs = [("x", &data)];
+    let exact = reference(&params, &inputs, &[&y, &by_hand]);
+    let mut program = graph.compile(gpu(), &params, &[&y]).expect("a program");
+    let Data::F32 { values, .. } = &data else {
+        unreachable!()
+    };
+    let out = program.run(&[("x", Value::F32(values))]).expect("a run");
+    let got = out.f32(0).expect("floats");
+    assert_close("layer", &got, &exact[0], 4e-6);
+    assert_close("by hand", &got, &exact[1], 4e-6);
 }
 
 #[test]

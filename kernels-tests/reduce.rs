@@ -130,8 +130,8 @@ fn variance_with_an_outlier_in_front() {
             &format!("variance of {shape:?} with an outlier"),
             &[Data::values(shape, &values)],
             |_, x| {
-                let (mean, var) = x[0].moments(&[1]);
-                let (across_mean, across) = x[0].moments(&[0]);
+                let (mean, var) = x[0].moments(&[1], true);
+                let (across_mean, across) = x[0].moments(&[0], true);
                 vec![mean, var.sqrt(), across_mean, across.sqrt()]
             },
             Tol {
@@ -140,6 +140,28 @@ fn variance_with_an_outlier_in_front() {
             },
         );
     }
+}
+
+#[test]
+fn moments_keep_axes_only_where_asked() {
+    for (shape, axes) in [(&[3, 5][..], &[1][..]), (&[2, 3, 4], &[0, 2]), (&[6], &[])] {
+        check_op(
+            &format!("moments of {shape:?} over {axes:?}"),
+            &[Data::f32(shape, 4)],
+            |_, x| {
+                let (mean, var) = x[0].moments(axes, false);
+                assert_eq!(mean.shape(), x[0].mean(axes, false).shape());
+                assert_eq!(var.shape(), mean.shape());
+                let (kept, var_kept) = x[0].moments(axes, true);
+                assert_eq!(kept.shape(), x[0].mean(axes, true).shape());
+                assert_eq!(var_kept.shape(), kept.shape());
+                vec![mean, var, kept, var_kept]
+            },
+            Tol::default(),
+        );
+    }
+    let (mean, var) = Graph::new().input("x", [2]).moments(&[1], false);
+    assert!(mean.check().is_err() && var.check().is_err());
 }
 
 #[test]
@@ -292,7 +314,7 @@ fn gradients_of_gradients() {
         ("var", |x| x.var(&[0], true, false)),
         ("max", |x| x.max(&[0], false).square()),
         ("cumsum", |x| x.cumsum(1).square()),
-        ("moments", |x| x.moments(&[1]).1.sqrt()),
+        ("moments", |x| x.moments(&[1], true).1.sqrt()),
     ];
     for (name, build) in kinds {
         check_op(
@@ -393,7 +415,7 @@ fn other_adapters_cut_otherwise() {
             x[0].softmax(1),
             x[0].log_softmax(0),
             x[0].add_scalar(1.25).cumsum(1),
-            x[0].add_scalar(1.25).moments(&[0]).1,
+            x[0].add_scalar(1.25).moments(&[0], true).1,
         ]
     });
     check_as_discrete(
@@ -413,7 +435,7 @@ fn wrong_axes_are_named() {
         x.argmax(Some(-3)),
         x.softmax(5),
         x.cumsum(2),
-        x.moments(&[3]).0,
+        x.moments(&[3], true).0,
     ] {
         let text = bad.check().unwrap_err().to_string();
         assert!(

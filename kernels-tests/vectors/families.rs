@@ -233,7 +233,7 @@ fn norm(case: &VectorCase<'_>, inputs: &Inputs) -> Outputs {
             let y = x.group_norm(groups, gamma, beta, eps);
             let n = x.dim(0);
             let rows = x.reshape([n, groups, x.numel() / n / groups]);
-            let (mean, var) = rows.moments(&[2]);
+            let (mean, var) = rows.moments(&[2], true);
             let shape = [n, groups];
             vec![
                 ("y", y),
@@ -250,7 +250,7 @@ fn norm(case: &VectorCase<'_>, inputs: &Inputs) -> Outputs {
             let y = x.layer_norm(&axes, gamma, beta, eps);
             let lead = &x.shape().dims()[..x.shape().rank() - axes.len()];
             let last: Vec<isize> = (1..=axes.len() as isize).map(|i| -i).collect();
-            let (mean, var) = x.moments(&last);
+            let (mean, var) = x.moments(&last, true);
             vec![
                 ("y", y),
                 ("mean", mean.reshape(lead)),

@@ -209,7 +209,7 @@ impl Bijector for BatchNorm {
             return no_pixels(self.name(), x);
         }
         let var = match cx.mode().uses_batch_statistics() {
-            true => x.moments(&[0, 2, 3]).1.reshape(self.beta.shape()),
+            true => x.moments(&[0, 2, 3], true).1.reshape(self.beta.shape()),
             false => self.running_var.on(x.graph()),
         };
         let each = self.of_a_pixel(&var).reshape([1, 1, 1]);

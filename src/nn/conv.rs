@@ -1,7 +1,7 @@
 //! Convolutions as layers.
 
 use super::{Layer, Mode};
-use crate::ops::{ConvParams, ConvTransposeParams};
+use crate::ops::{Conv1dParams, ConvParams, ConvTransposeParams};
 use crate::{Init, Param, Params, Result, Tensor};
 
 /// `act(conv(x, weight) + bias)`: `[N, in, H, W]` to `[N, out, H', W']`.
@@ -89,6 +89,69 @@ impl Layer for Conv2d {
         let y = x.conv2d(&self.weight.on(x.graph()), bias.as_ref(), &self.options);
         let name = self.weight.scope_name();
         x.graph().observe(name, "conv2d", x, &y);
+        y
+    }
+}
+
+/// `act(conv(x, weight) + bias)`: `[N, in, L]` to `[N, out, L']`.
+///
+/// Parameters `weight` `[out, in / groups, k]` and `bias` `[out]`, both uniform in
+/// `+-1 / sqrt(in / groups * k)` at first, as in PyTorch.
+pub struct Conv1d {
+    weight: Param,
+    bias: Option<Param>,
+    options: Conv1dParams,
+}
+
+impl Conv1d {
+    /// A layer with bias. Errors: see [`Params::add`].
+    pub fn new(
+        params: &Params,
+        [inputs, outputs]: [usize; 2],
+        kernel: usize,
+        options: Conv1dParams,
+    ) -> Result<Self> {
+        let layer = Conv1d::without_bias(params, [inputs, outputs], kernel, options)?;
+        let fan_in = Init::fan_in(layer.weight.shape().dims());
+        let bias = params.add("bias", [outputs], Init::bias(fan_in))?;
+        Ok(Conv1d {
+            bias: Some(bias),
+            ..layer
+        })
+    }
+
+    /// A layer that is a kernel only, as before a normalisation.
+    pub fn without_bias(
+        params: &Params,
+        [inputs, outputs]: [usize; 2],
+        kernel: usize,
+        options: Conv1dParams,
+    ) -> Result<Self> {
+        let shape = [outputs, inputs / options.groups.max(1), kernel];
+        Ok(Conv1d {
+            weight: params.add("weight", shape, Init::weight(&shape))?,
+            bias: None,
+            options,
+        })
+    }
+
+    /// `weight` `[out, in / groups, k]`.
+    pub fn weight(&self) -> &Param {
+        &self.weight
+    }
+
+    /// `bias` `[out]`, if there is one.
+    pub fn bias(&self) -> Option<&Param> {
+        self.bias.as_ref()
+    }
+}
+
+impl Layer for Conv1d {
+    fn forward(&self, x: &Tensor, _: Mode) -> Tensor {
+        let bias = self.bias.as_ref().map(|b| b.on(x.graph()));
+        let y = x.conv1d(&self.weight.on(x.graph()), bias.as_ref(), &self.options);
+        let name = self.weight.scope_name();
+        x.graph().observe(name, "conv1d", x, &y);
         y
     }
 }

@@ -28,7 +28,7 @@ mod spectral;
 
 pub use attention::{Nystrom, NystromAttention};
 pub use basic::{Apply, Dropout, Flatten, Linear, Sequential};
-pub use conv::{Conv2d, ConvTranspose2d};
+pub use conv::{Conv1d, Conv2d, ConvTranspose2d};
 pub use masked::{Centre, Colours, MaskedConv2d, causal_mask};
 pub use norm::BatchNorm2d;
 pub use spectral::SpectralNorm;

@@ -19,7 +19,7 @@ mod source;
 mod variant;
 mod view;
 
-pub use conv::{ConvParams, ConvTransposeParams};
+pub use conv::{Conv1dParams, ConvParams, ConvTransposeParams};
 pub use flow::{CouplingMask, CouplingParams, CouplingScale, RawLayout, SplineParams};
 pub(crate) use gradient::{segment, stand_in};
 pub(crate) use linalg::factor;

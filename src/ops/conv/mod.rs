@@ -2,6 +2,7 @@
 //! become, and the kernels that solve it, one file each.
 
 mod columns;
+mod conv1d;
 pub(in crate::ops) mod conv2d;
 mod depthwise;
 mod direct;
@@ -18,5 +19,6 @@ mod weight;
 mod weight_packed;
 pub(in crate::ops) mod window;
 
+pub use conv1d::Conv1dParams;
 pub use conv2d::ConvParams;
 pub use transpose::ConvTransposeParams;

@@ -194,7 +194,7 @@ impl Tensor {
                 std: poison,
             };
         }
-        let (mean, variance) = self.moments(&axes);
+        let (mean, variance) = self.moments(&axes, true);
         let channels = [self.dim(1)];
         let std = variance.reshape(channels).sqrt();
         let held = match least > 0.0 {

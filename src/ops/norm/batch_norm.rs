@@ -252,19 +252,22 @@ impl Op for Normalize {
 }
 
 impl Tensor {
-    /// Mean and biased variance over `axes` (all where empty), which stay with extent 1.
-    /// The variance is taken around the mean: few of its digits are lost far from zero.
+    /// Mean and biased variance over `axes`, as for [`Tensor::sum`]: all where empty, with
+    /// extent 1 where `keepdim`, else gone. The variance is taken around the mean: few of
+    /// its digits are lost far from zero.
     #[track_caller]
-    pub fn moments(&self, axes: &[isize]) -> (Tensor, Tensor) {
-        let mut pair = match normalize_axes("moments", self.shape(), axes) {
-            Ok(axes) => self.graph().push(Moments { axes }, &[self]),
+    pub fn moments(&self, axes: &[isize], keepdim: bool) -> (Tensor, Tensor) {
+        let axes = match normalize_axes("moments", self.shape(), axes) {
+            Ok(axes) => axes,
             Err(e) => {
                 let poison = self.graph().poisoned(self.check().err().unwrap_or(e));
-                vec![poison.clone(), poison]
+                return (poison.clone(), poison);
             }
         };
-        let var = pair.swap_remove(1);
-        (pair.swap_remove(0), var)
+        let shape = reduced_shape(self.shape(), &axes, keepdim);
+        let mut pair = self.graph().push(Moments { axes }, &[self]);
+        let var = pair.swap_remove(1).reshape(&shape);
+        (pair.swap_remove(0).reshape(shape), var)
     }
 
     /// `(x - mean) / sqrt(var + eps) * gamma + beta`, where the other tensors have one
@@ -313,7 +316,7 @@ impl Tensor {
         let axes: Vec<isize> = (0..self.shape().rank() as isize)
             .filter(|i| *i != 1)
             .collect();
-        let (mean, var) = self.moments(&axes);
+        let (mean, var) = self.moments(&axes, true);
         let [gamma, beta] = [gamma, beta].map(|t| t.map(|t| t.reshape(&stats)));
         let y = self.normalize(&mean, &var, gamma.as_ref(), beta.as_ref(), eps);
         let channels = [self.dim(1)];
@@ -363,7 +366,7 @@ impl Tensor {
             return self.graph().poisoned(self.check().err().unwrap_or(error));
         }
         let axes: Vec<isize> = (1..=normalized.len() as isize).map(|i| -i).collect();
-        let (mean, var) = self.moments(&axes);
+        let (mean, var) = self.moments(&axes, true);
         let y = self.normalize(&mean, &var, None, None, eps);
         y.affine(gamma, beta, normalized)
     }
@@ -388,7 +391,7 @@ impl Tensor {
             return self.graph().poisoned(error);
         }
         let rows = self.reshape([n, groups, self.numel() / (n * groups)]);
-        let (mean, var) = rows.moments(&[2]);
+        let (mean, var) = rows.moments(&[2], true);
         let y = rows.normalize(&mean, &var, None, None, eps);
         let stats = self.channel_shape();
         y.reshape(self.shape())

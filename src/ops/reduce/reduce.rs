@@ -306,6 +306,21 @@ impl Tensor {
         })
     }
 
+    /// This tensor over its Euclidean norm along `axis`: `x / max(norm, eps)`, as PyTorch's
+    /// `normalize` does (there `eps` is 1e-12 by default). Vectors shorter than `eps` are
+    /// divided by it; zeros stay zeros, and their gradient is that of a division by `eps`.
+    /// For the range of the norm see [`Tensor::norm`]. Error: `eps` is not a positive number.
+    #[track_caller]
+    pub fn l2_normalize(&self, axis: isize, eps: f32) -> Tensor {
+        if !(eps > 0.0 && eps.is_finite()) {
+            let detail = format!("eps is {eps}; it must be a positive number, 1e-12 for example");
+            let error = Error::argument("l2_normalize", detail);
+            return self.graph().poisoned(self.check().err().unwrap_or(error));
+        }
+        let length = self.norm(&[axis], true);
+        self.div(&length.clamp(eps, f32::INFINITY))
+    }
+
     /// The u32 index of the largest element along `axis`, which vanishes; of the whole
     /// row-major tensor (a scalar) for `None`. The lowest of equals.
     #[track_caller]
