@@ -11,9 +11,12 @@ use std::time::Instant;
 
 use clap::Parser;
 use common::vqvae::{Digits, Setup, run};
-use common::{CommonArgs, Outcome, Progress, Report};
+use common::{CommonArgs, Outcome, Progress, Report, Run, every, never};
 use flowgrad::data::ImageSet;
 use flowgrad::models::VqVae;
+use flowgrad::nn::{Layer, Linear, Mode};
+use flowgrad::optim::{Adam, Optimizer};
+use flowgrad::{Graph, Init, Program};
 
 #[derive(Parser)]
 struct Args {
@@ -23,9 +26,14 @@ struct Args {
 
 /// Arguments behind those that have no default of their own.
 fn args(folder: &Path, more: &[&str]) -> Result<CommonArgs, String> {
+    steps(1_000_000_000, folder, more)
+}
+
+fn steps(steps: usize, folder: &Path, more: &[&str]) -> Result<CommonArgs, String> {
+    let steps = steps.to_string();
     let out = folder.join("out");
     let out = out.to_str().expect("a plain path");
-    let all = ["x", "--steps", "1000000000", "--lr", "0.001", "--out", out];
+    let all = ["x", "--steps", &steps, "--lr", "0.001", "--out", out];
     let parsed = Args::try_parse_from(all.iter().chain(more));
     parsed.map(|a| a.common).map_err(|e| e.to_string())
 }
@@ -101,6 +109,144 @@ fn what_cannot_work_is_said_before_training() {
     assert_eq!(left.count(), 0);
 }
 
+/// What a finished run leaves: weights, and the CSVs of losses and evaluations.
+fn left(folder: &Path) -> [Vec<u8>; 3] {
+    ["out/model.safetensors", "losses.csv", "out/evaluations.csv"]
+        .map(|name| std::fs::read(folder.join(name)).unwrap_or_default())
+}
+
+/// Trains for 3 and then, from the checkpoint, for 4 further steps; and in another folder
+/// for 7 at once. Both must leave the same.
+fn resumed_and_whole(name: &str, train: impl Fn(&CommonArgs) -> Outcome<Report>) -> [Folder; 2] {
+    let folders = [Folder::new(name), Folder::new(&format!("{name}-whole"))];
+    let run = |folder: &Folder, n: usize, more: &[&str]| {
+        let losses = folder.0.join("losses.csv");
+        let losses = losses.to_str().expect("a plain path");
+        let all = ["--batch", "4", "--eval-every", "2", "--losses", losses];
+        let args = steps(n, &folder.0, &[&all, more].concat());
+        train(&args.expect("arguments")).expect("trained")
+    };
+    run(&folders[0], 3, &["--checkpoint-every", "2"]);
+    let checkpoint = folders[0].0.join("out/checkpoint.safetensors");
+    let checkpoint = checkpoint.to_str().expect("a plain path");
+    let stopped = left(&folders[0].0);
+    let report = run(&folders[0], 7, &["--resume", checkpoint]);
+    assert!(report.json().contains("\"steps\":7"), "{}", report.json());
+    run(&folders[1], 7, &[]);
+    let [resumed, whole] = [&folders[0], &folders[1]].map(|f| left(&f.0));
+    assert_ne!(stopped[0], resumed[0]);
+    assert_eq!(whole[1].split(|b| *b == b'\n').count(), 9);
+    for (i, what) in ["weights", "losses", "evaluations"].into_iter().enumerate() {
+        assert!(!whole[i].is_empty(), "{name}: no {what}");
+        assert!(resumed[i] == whole[i], "{name}: {what} differ");
+    }
+    folders
+}
+
+#[test]
+fn a_resumed_run_gives_the_bits_of_a_whole_one() {
+    let [folder, _] = resumed_and_whole("resumed", train);
+    let out = folder.0.join("out");
+    let file = |name: &str| {
+        let path = out.join(name);
+        path.to_str().expect("a plain path").to_string()
+    };
+    let (checkpoint, weights) = (file("checkpoint.safetensors"), file("model.safetensors"));
+    let cases: [(&[&str], &str); 4] = [
+        (&["--resume", &checkpoint, "--seed", "3"], "give --seed 0"),
+        (&["--resume", &weights], "not a checkpoint"),
+        (&["--resume", &file("nothing")], "cannot be read"),
+        (
+            &["--resume", &checkpoint, "--load", &weights],
+            "cannot be used with",
+        ),
+    ];
+    for (more, words) in cases {
+        let all = [&["--batch", "4"], more].concat();
+        let refused = match steps(9, &folder.0, &all) {
+            Ok(args) => train(&args).map(drop).expect_err("refused").to_string(),
+            Err(usage) => usage,
+        };
+        assert!(refused.contains(words), "{more:?}: {refused}");
+    }
+    let args = steps(9, &folder.0, &["--batch", "4", "--resume", &checkpoint]);
+    let other = two_programs(&args.expect("arguments")).map(drop);
+    assert!(other.is_err());
+}
+
+/// Two programs over one set that take turns, each drawing random numbers.
+fn two_programs(args: &CommonArgs) -> Outcome<Report> {
+    let mut run = Run::start(args, "a test", &["first", "second"])?;
+    let (gpu, params) = (run.gpu.clone(), run.params.clone());
+    let rule = Adam {
+        lr: f64::from(args.lr),
+        ..Default::default()
+    };
+    let make = |name: &str| -> Outcome<(Linear, Optimizer)> {
+        let scope = params.scope(name);
+        let layer = Linear::new(&scope, 3, 1)?;
+        Ok((layer, Optimizer::new(&scope, rule)?.named(name)))
+    };
+    let ((one, first), (two, second)) = (make("a")?, make("b")?);
+    let compile = |layer: &Linear, optimizer: &Optimizer| -> Outcome<Program> {
+        let graph = Graph::new();
+        let noise = graph.normal([args.batch, 3]);
+        let loss = layer.forward(&noise, Mode::Train).add_scalar(-1.0);
+        let loss = loss.square().mean(&[], false);
+        optimizer.minimize(&loss)?;
+        Ok(graph.compile(&gpu, &params, &[&loss])?)
+    };
+    let (a, b) = (compile(&one, &first)?, compile(&two, &second)?);
+    let mut programs = [a, b];
+    let step = |[a, b]: &mut [Program; 2], step: u64| {
+        a.set_scalars(&first.inputs(step))?;
+        // Twice as often as the other: its random numbers run ahead.
+        for i in 0..2 {
+            b.set_scalars(&second.inputs(2 * step + i))?;
+            b.step(&[])?;
+        }
+        Ok(vec![a.run(&[])?.scalar(0)?, b.run(&[])?.scalar(0)?])
+    };
+    let judged = every(1, |_| {
+        let weight = params.get("a.weight")?;
+        Ok(vec![("weight", f64::from(weight[0]))])
+    });
+    run.train_with(&mut programs, step, judged)?;
+    Ok(run.report())
+}
+
+#[test]
+fn several_programs_are_resumed_with_their_random_numbers() {
+    let [_, whole] = resumed_and_whole("programs", two_programs);
+    let evaluations = std::fs::read_to_string(whole.0.join("out/evaluations.csv"));
+    let steps: Vec<String> = evaluations
+        .expect("evaluations")
+        .lines()
+        .filter_map(|l| Some(l.split_once(',')?.0.to_string()))
+        .collect();
+    assert_eq!(steps, ["step", "2", "4", "6", "7"]);
+}
+
+/// A loss that is not finite ends a run, and the losses before it are kept.
+#[test]
+fn what_was_before_a_loss_that_is_not_finite_is_kept() {
+    let folder = Folder::new("not-finite");
+    let losses = folder.0.join("losses.csv");
+    let name = losses.to_str().expect("a plain path");
+    let args = steps(9, &folder.0, &["--batch", "4", "--losses", name]).expect("arguments");
+    let mut run = Run::start(&args, "a test", &["loss"]).expect("started");
+    let params = run.params.clone();
+    params.add("x", [1], Init::Zeros).expect("added");
+    let step = |_: &mut [Program; 0], step| Ok(vec![if step == 4 { f32::NAN } else { 1.5 }]);
+    let error = run
+        .train_with(&mut [], step, never())
+        .expect_err("not finite");
+    assert_eq!(error.to_string(), "loss at step 4 is NaN");
+    let kept = std::fs::read_to_string(&losses).expect("losses");
+    assert_eq!(kept.lines().count(), 5, "{kept}");
+    assert!(folder.0.join("out/loss.png").is_file());
+}
+
 /// Runs a test of this file in a process of its own, as `role`.
 fn child(role: &str, folder: &Path) -> Child {
     Command::new(std::env::current_exe().expect("this program"))
@@ -151,6 +297,17 @@ fn an_interrupt_writes_what_there_is_and_a_second_one_ends() {
     let losses = std::fs::read_to_string(folder.0.join("losses.csv")).expect("losses");
     let rows = losses.lines().count() - 1;
     assert!((1..1000).contains(&rows), "{rows}");
+
+    // What it left is gone on from.
+    let checkpoint = out.join("checkpoint.safetensors");
+    let longer = folder.0.join("longer.csv");
+    let names = [&checkpoint, &longer].map(|f| f.to_str().expect("a plain path"));
+    let more = ["--batch", "4", "--resume", names[0], "--losses", names[1]];
+    let args = steps(rows + 2, &folder.0, &more).expect("arguments");
+    train(&args).expect("trained");
+    let all = std::fs::read_to_string(&longer).expect("losses");
+    assert!(all.starts_with(&losses), "{losses}\n{all}");
+    assert_eq!(all.lines().count() - 1, rows + 2);
 
     // One that does not heed the first.
     let mut deaf = child("deaf", &folder.0);

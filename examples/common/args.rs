@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser};
+use flowgrad::data::{Batches, Order};
 use flowgrad::{Gpu, GpuOptions};
 
 use super::Outcome;
@@ -29,6 +30,17 @@ pub struct CommonArgs {
     /// Start from these weights (safetensors)
     #[arg(long, value_name = "FILE")]
     pub load: Option<PathBuf>,
+    /// Go on from a checkpoint of this example: weights, moments, step and random numbers.
+    /// With the same other flags it gives the bits of a run that was never stopped
+    #[arg(long, value_name = "FILE", conflicts_with = "load")]
+    pub resume: Option<PathBuf>,
+    /// Write checkpoint.safetensors to the output directory every N steps and after the
+    /// last one; without this only where training is stopped by Ctrl-C
+    #[arg(long, value_name = "N", value_parser = above_zero)]
+    pub checkpoint_every: Option<usize>,
+    /// Evaluate every N steps; 0 only after the last one
+    #[arg(long, value_name = "N")]
+    pub eval_every: Option<usize>,
     /// Write the loss of every step here
     #[arg(long, value_name = "FILE.csv")]
     pub losses: Option<PathBuf>,
@@ -55,9 +67,13 @@ impl CommonArgs {
         })
     }
 
-    /// Tries all paths that are written to in the end. To be called before anything that
-    /// takes long.
+    /// Tries all paths that are written to in the end, and whether those that are read can
+    /// be opened. To be called before anything that takes long.
     pub fn try_paths(&self) -> Outcome {
+        for file in [&self.load, &self.resume].into_iter().flatten() {
+            std::fs::File::open(file)
+                .map_err(|e| format!("{}: cannot be read: {e}", file.display()))?;
+        }
         super::try_dir(&self.out)?;
         let files = [&self.save, &self.losses];
         files
@@ -73,6 +89,21 @@ impl CommonArgs {
             true => Ok(self.batch),
             false => Err(format!("--batch {} is more than {most}, {what}", self.batch).into()),
         }
+    }
+
+    /// Batches of `len` items in the order that was asked for; `what` is as for
+    /// [`CommonArgs::batch_of`]. The incomplete one at the end of an epoch is left out.
+    pub fn batches(&self, len: usize, what: &str) -> Outcome<Batches> {
+        let order = match self.no_shuffle {
+            true => Order::File,
+            false => Order::Shuffled { seed: self.seed },
+        };
+        Ok(Batches::new(len, self.batch_of(len, what)?, order, true)?)
+    }
+
+    /// Whether training starts from first values rather than from a file.
+    pub fn fresh(&self) -> bool {
+        self.load.is_none() && self.resume.is_none()
     }
 
     /// `name` in the output directory, which is made where it is missing.
@@ -118,6 +149,13 @@ fn batch(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(n) if (1..=MAX_BATCH).contains(&n) => Ok(n),
         _ => Err(format!("must be a whole number from 1 to {MAX_BATCH}")),
+    }
+}
+
+fn above_zero(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(n) if n > 0 => Ok(n),
+        _ => Err("must be a whole number above 0".into()),
     }
 }
 

@@ -12,6 +12,8 @@ pub mod picture;
 pub mod plot;
 pub mod progress;
 pub mod report;
+pub mod resume;
+pub mod train;
 pub mod vqvae;
 
 use std::path::Path;
@@ -22,6 +24,7 @@ pub use interrupt::stopped;
 pub use picture::Images;
 pub use progress::{Busy, Losses, Progress};
 pub use report::Report;
+pub use train::{Figures, Run, every, never};
 
 /// A result whose error is told to the user as it stands.
 pub type Outcome<T = ()> = Result<T, Box<dyn std::error::Error>>;

@@ -26,6 +26,8 @@ pub struct Progress {
     first: Option<(usize, Instant)>,
     line: Option<Instant>,
     smooth: Option<f32>,
+    /// Where it began.
+    begun: usize,
     done: usize,
     _listening: Listening,
 }
@@ -34,6 +36,11 @@ impl Progress {
     /// A bar for `total` steps with a word in front. While it lives, the first Ctrl-C only
     /// makes [`Progress::stopped`] true.
     pub fn new(what: &str, total: usize) -> Self {
+        Progress::resumed(what, total, 0)
+    }
+
+    /// The same with `begun` steps done before.
+    pub fn resumed(what: &str, total: usize, begun: usize) -> Self {
         let terminal = std::io::stderr().is_terminal();
         let bar = ProgressBar::with_draw_target(
             Some(total as u64),
@@ -57,7 +64,8 @@ impl Progress {
             first: None,
             line: None,
             smooth: None,
-            done: 0,
+            begun,
+            done: begun,
             _listening: Listening::start(),
         }
     }
@@ -87,7 +95,8 @@ impl Progress {
             let rate = if done > first.0 && passed > 0.0 {
                 (done - first.0) as f64 / passed
             } else {
-                done as f64 / now.duration_since(self.start).as_secs_f64().max(1e-9)
+                done.saturating_sub(self.begun) as f64
+                    / now.duration_since(self.start).as_secs_f64().max(1e-9)
             };
             (format!("{loss}{rate:.1} steps/s"), rate)
         };
@@ -188,6 +197,38 @@ impl Losses {
     /// Adds the losses of one step, in the order of the columns.
     pub fn push(&mut self, step: usize, values: &[f32]) {
         self.rows.push((step, values.to_vec()));
+    }
+
+    /// The columns beside the step.
+    pub fn columns(&self) -> &[String] {
+        &self.columns
+    }
+
+    /// An empty record with the columns of a CSV that was written by [`Losses::csv`].
+    pub fn like(csv: &str) -> Self {
+        let head = csv.lines().next().unwrap_or("");
+        Losses::new(&head.split(',').skip(1).collect::<Vec<_>>())
+    }
+
+    /// Adds the rows of such a CSV. Errors: other columns, or no numbers.
+    pub fn extend(&mut self, csv: &str) -> Outcome {
+        let mut lines = csv.lines();
+        let Some(head) = lines.next() else {
+            return Ok(());
+        };
+        if Losses::like(head).columns != self.columns {
+            return Err(format!("its columns are {head}, expected {:?}", self.columns).into());
+        }
+        for line in lines {
+            let mut cells = line.split(',');
+            let step: usize = cells.next().unwrap_or("").parse()?;
+            let values: Vec<f32> = cells.map(str::parse).collect::<Result<_, _>>()?;
+            if values.len() != self.columns.len() {
+                return Err(format!("`{line}` does not fit the columns {head}").into());
+            }
+            self.push(step, &values);
+        }
+        Ok(())
     }
 
     /// Steps recorded.

@@ -1,17 +1,13 @@
 //! What the two VQ-VAE examples share: training, evaluation, pictures, figures.
 
-use std::time::Instant;
-
-use flowgrad::data::{Batches, ImageSet, Order};
+use flowgrad::data::{Batches, ImageSet};
 use flowgrad::models::VqVae;
 use flowgrad::nn::Mode;
 use flowgrad::optim::{Adam, Optimizer};
-use flowgrad::params::{Precision, Strict};
-use flowgrad::train::Checkpoint;
 use flowgrad::{Gpu, Graph, Params, Program};
 
 use super::{
-    Busy, CommonArgs, Images, Losses, Outcome, Progress, Report, picture, plot, report, stopped,
+    Busy, CommonArgs, Figures, Images, Outcome, Report, Run, every, picture, report, stopped,
 };
 
 /// A data set and how its pixels become the model's input.
@@ -40,13 +36,6 @@ pub struct Setup {
     pub title: &'static str,
 }
 
-/// Figures of an evaluation.
-struct Evaluation {
-    mse: f64,
-    perplexity: f64,
-    codes_used: usize,
-}
-
 /// Trains, evaluates, draws; what is to be reported.
 pub fn run(
     args: &CommonArgs,
@@ -54,20 +43,15 @@ pub fn run(
     setup: &Setup,
     build: impl Fn(&Params) -> flowgrad::Result<VqVae>,
 ) -> Outcome<Report> {
-    let start = Instant::now();
-    args.try_paths()?;
-    let gpu = args.gpu()?;
-    let params = Params::new(args.seed);
+    let mut run = Run::start(args, setup.title, &["loss", "mse", "perplexity"])?;
+    run.curve = Some(("loss.png", 2));
+    let (gpu, params) = (run.gpu.clone(), run.params.clone());
     let model = build(&params)?;
-    let order = match args.no_shuffle {
-        true => Order::File,
-        false => Order::Shuffled { seed: args.seed },
-    };
     let batch = args.batch_of(data.train.len(), "the number of training images")?;
-    if setup.k_means && args.load.is_none() {
+    if setup.k_means && args.fresh() {
         enough_for_codes(&model, batch)?;
     }
-    let mut batches = Batches::new(data.train.len(), batch, order, true)?;
+    let mut batches = args.batches(data.train.len(), "the number of training images")?;
     let [height, width] = model.image_shape();
     let shape = [batch, 1, height, width];
 
@@ -83,12 +67,8 @@ pub fn run(
         },
     )?;
     optimizer.minimize(&out.loss)?;
-    match &args.load {
-        Some(file) => drop(params.load(file, Strict::Yes)?),
-        None if setup.k_means => {
-            start_codebook(&gpu, &params, &model, data, &mut batches, args.seed)?
-        }
-        None => {}
+    if setup.k_means && args.fresh() {
+        start_codebook(&gpu, &params, &model, data, &mut batches, args.seed)?;
     }
     let mut program = graph.compile(
         &gpu,
@@ -96,150 +76,60 @@ pub fn run(
         &[&out.loss, &out.mse, &out.quantized.perplexity],
     )?;
     drop(busy);
-    let compiled = start.elapsed().as_secs_f64();
 
-    let mut losses = Losses::new(&["loss", "mse", "perplexity"]);
-    let mut progress = Progress::new("training", args.steps);
-    let training = Instant::now();
-    let mut pending = None;
-    for step in 0..args.steps {
-        if progress.stopped() {
-            break;
-        }
-        // The next batch is prepared and submitted while the last one computes.
-        let x = data.input(&data.train, &batches.batch(step as u64))?;
-        program.set_scalars(&optimizer.inputs(step as u64))?;
-        let ticket = program.submit(&[("x", (&x).into())])?;
-        if let Some((step, ticket)) = pending.replace((step, ticket)) {
-            record(&mut program, ticket, step, &mut losses, &mut progress)?;
-        }
-    }
-    if let Some((step, ticket)) = pending {
-        record(&mut program, ticket, step, &mut losses, &mut progress)?;
-    }
-    progress.finish();
-    let trained = training.elapsed().as_secs_f64();
-
-    if stopped() {
-        let checkpoint = Checkpoint {
-            step: losses.len() as u64,
-            seed: args.seed,
-            ..Default::default()
+    let feed = |program: &mut Program, step| {
+        let x = data.input(&data.train, &batches.batch(step))?;
+        program.set_scalars(&optimizer.inputs(step))?;
+        Ok(program.set_inputs(&[("x", (&x).into())])?)
+    };
+    let mut judge = None;
+    let judged = every(0, |_| {
+        let judge = match &mut judge {
+            Some(judge) => judge,
+            none => none.insert(Judge::new(&gpu, &params, &model, data)?),
         };
-        checkpoint.save(args.out_file("checkpoint.safetensors")?, &params)?;
+        judge.figures(data)
+    });
+    run.train(&mut program, feed, judged)?;
+    if let Some(judge) = &judge {
+        judge.draw(args)?;
     }
 
-    let busy = Busy::new("evaluating");
-    let evaluation = evaluate(&gpu, &params, &model, data, args)?;
-    drop(busy);
-    if let Some(file) = &args.losses {
-        losses.write(file)?;
-    }
-    if losses.len() > 1 {
-        plot::losses(&args.out_file("loss.png")?, setup.title, &losses.all()[..2])?;
-    }
-    params.save(args.out_file("model.safetensors")?, Precision::F32)?;
-    if let Some(file) = &args.save {
-        params.save(file, Precision::F32)?;
-    }
-    let seconds = start.elapsed().as_secs_f64();
-
-    let plan = program.plan();
-    let mut table = Report::new();
-    let done = losses.len();
-    let rate = if done > 0 { done as f64 / trained } else { 0.0 };
+    let mut table = run.report();
+    let codes_used = run.figure("codes_used") as u64;
     table
-        .row("adapter", gpu.summary())
-        .row("parameters", report::count(params.count() as u64))
-        .row(
-            "plan",
-            format!(
-                "{} dispatches a step, {} at most in use, {:.1} MFLOP",
-                plan.steps.len(),
-                report::bytes(plan.memory().total()),
-                plan.flops() as f64 / 1e6
-            ),
-        )
-        .row("set-up", report::seconds(compiled))
-        .row(
-            "time per step",
-            if done > 0 {
-                report::seconds(1.0 / rate)
-            } else {
-                "-".into()
-            },
-        )
         .row(
             "test MSE",
             format!(
                 "{:.5} (pixels 0..1, {} held-out images)",
-                evaluation.mse,
+                run.figure("test_mse"),
                 data.test.len()
             ),
         )
-        .row("perplexity", format!("{:.1}", evaluation.perplexity))
+        .row("perplexity", format!("{:.1}", run.figure("perplexity")))
         .row(
             "codes used",
-            format!(
-                "{} of {}",
-                evaluation.codes_used,
-                model.quantizer.config().codes
-            ),
+            format!("{codes_used} of {}", model.quantizer.config().codes),
         )
-        .row("written to", args.out.display());
-    table
-        .figure("test_mse", evaluation.mse)
-        .figure("perplexity", evaluation.perplexity)
-        .figure("codes_used", evaluation.codes_used)
-        .figure("seconds", seconds)
-        .figure("steps_per_second", rate)
-        .figure("seconds_setup", compiled)
-        .figure("peak_bytes", plan.memory().total())
-        .figure("dispatches_per_step", plan.steps.len())
-        .figure("parameters", params.count())
-        .steps(done, args.steps)
-        .figure("adapter", gpu.name());
-    if let Some(last) = losses.last() {
-        table.figure("final_loss", f64::from(last[0]));
-    }
+        .figure("codes_used", codes_used);
     // Profiled runs train on, so this comes after everything was saved.
-    if done > 0 && !stopped() {
-        let profile = program.profile(&[], 5)?;
-        let total = profile.seconds();
-        let rows: Vec<Vec<String>> = profile
-            .by_kernel()
-            .into_iter()
-            .take(8)
-            .map(|(kernel, n, s)| {
-                vec![
-                    kernel,
-                    n.to_string(),
-                    report::seconds(s),
-                    format!("{:.0} %", 100.0 * s / total),
-                ]
-            })
-            .collect();
-        table.row(
-            "where the time goes",
-            report::columns(&["kernel", "dispatches", "time", "share"], &rows),
-        );
+    if program.runs() > 0 && !stopped() {
+        table.row("where the time goes", kernels(&mut program)?);
     }
     Ok(table)
 }
 
-fn record(
-    program: &mut Program,
-    ticket: flowgrad::exec::Ticket,
-    step: usize,
-    losses: &mut Losses,
-    progress: &mut Progress,
-) -> Outcome {
-    let out = program.wait(ticket)?;
-    out.check_finite(&["the loss", "the reconstruction error", "the perplexity"])?;
-    let values = [out.scalar(0)?, out.scalar(1)?, out.scalar(2)?];
-    losses.push(step, &values);
-    progress.step(step + 1, Some(values[0]));
-    Ok(())
+/// The kernels that take longest.
+fn kernels(program: &mut Program) -> Outcome<String> {
+    let profile = program.profile(&[], 5)?;
+    let total = profile.seconds();
+    let row = |(kernel, n, s): (String, usize, f64)| {
+        let share = format!("{:.0} %", 100.0 * s / total);
+        vec![kernel, n.to_string(), report::seconds(s), share]
+    };
+    let rows: Vec<_> = profile.by_kernel().into_iter().take(8).map(row).collect();
+    let head = ["kernel", "dispatches", "time", "share"];
+    Ok(report::columns(&head, &rows))
 }
 
 /// An error where the first batch has fewer vectors than there are codes to find in them.
@@ -276,62 +166,92 @@ fn start_codebook(
     Ok(())
 }
 
-/// Runs over the held-out images; draws the first of them.
-fn evaluate(
-    gpu: &Gpu,
-    params: &Params,
-    model: &VqVae,
-    data: &Digits,
-    args: &CommonArgs,
-) -> Outcome<Evaluation> {
-    let [height, width] = model.image_shape();
-    let [rows, cols] = model.codes_shape();
-    let codes = model.quantizer.config().codes;
-    // Batches of one size, so that one program serves all; the rest is repeated
-    // images that are not counted.
-    let batch = data.test.len().min(120);
-    let graph = Graph::new();
-    let out = model.forward(&graph.input("x", [batch, 1, height, width]), Mode::Eval);
-    let mut program =
-        graph.compile_pure(gpu, params, &[&out.reconstruction, &out.quantized.indices])?;
-    let (mut squares, mut counts) = (0.0f64, vec![0u64; codes]);
-    let mut first = None;
-    let mut at = 0;
-    while at < data.test.len() {
-        let count = batch.min(data.test.len() - at);
-        let indices: Vec<usize> = (0..batch).map(|i| at + i % count).collect();
-        let x = data.input(&data.test, &indices)?;
-        let result = program.run(&[("x", (&x).into())])?;
-        result.check_finite(&["the reconstruction"])?;
-        let (made, used) = (result.f32(0)?, result.u32(1)?);
-        let pixels = count * height * width;
-        squares += x[..pixels]
-            .iter()
-            .zip(&made)
-            .map(|(a, b)| f64::from(a - b).powi(2))
-            .sum::<f64>();
-        for code in &used[..count * rows * cols] {
-            counts[*code as usize] += 1;
-        }
-        first.get_or_insert((x, made, used));
-        at += count;
+/// What looks at held-out images.
+struct Judge {
+    program: Program,
+    /// Images in a batch.
+    batch: usize,
+    image: [usize; 2],
+    map: [usize; 2],
+    codes: usize,
+    /// The first images, what was made of them, and their codes.
+    shown: (Vec<f32>, Vec<f32>, Vec<u32>),
+}
+
+impl Judge {
+    fn new(gpu: &Gpu, params: &Params, model: &VqVae, data: &Digits) -> Outcome<Self> {
+        let image = model.image_shape();
+        // Batches of one size, so that one program serves all; the rest is repeated
+        // images that are not counted.
+        let batch = data.test.len().min(120);
+        let graph = Graph::new();
+        let x = graph.input("x", [batch, 1, image[0], image[1]]);
+        let out = model.forward(&x, Mode::Eval);
+        let outputs = [&out.reconstruction, &out.quantized.indices];
+        Ok(Judge {
+            program: graph.compile_pure(gpu, params, &outputs)?,
+            batch,
+            image,
+            map: model.codes_shape(),
+            codes: model.quantizer.config().codes,
+            shown: Default::default(),
+        })
     }
-    let total = (data.test.len() * rows * cols) as f64;
-    let entropy: f64 = counts
-        .iter()
-        .map(|c| *c as f64 / total)
-        .filter(|p| *p > 0.0)
-        .map(|p| -p * p.ln())
-        .sum();
-    if let Some((x, made, used)) = first {
-        let shown = batch.min(20);
+
+    fn figures(&mut self, data: &Digits) -> Outcome<Figures> {
+        let [height, width] = self.image;
+        let [rows, cols] = self.map;
+        let (mut squares, mut counts) = (0.0f64, vec![0u64; self.codes]);
+        let mut at = 0;
+        while at < data.test.len() {
+            let count = self.batch.min(data.test.len() - at);
+            let indices: Vec<usize> = (0..self.batch).map(|i| at + i % count).collect();
+            let x = data.input(&data.test, &indices)?;
+            let result = self.program.run(&[("x", (&x).into())])?;
+            result.check_finite(&["the reconstruction"])?;
+            let (made, used) = (result.f32(0)?, result.u32(1)?);
+            let pixels = count * height * width;
+            squares += x[..pixels]
+                .iter()
+                .zip(&made)
+                .map(|(a, b)| f64::from(a - b).powi(2))
+                .sum::<f64>();
+            for code in &used[..count * rows * cols] {
+                counts[*code as usize] += 1;
+            }
+            if at == 0 {
+                self.shown = (x, made, used);
+            }
+            at += count;
+        }
+        let total = (data.test.len() * rows * cols) as f64;
+        let entropy: f64 = counts
+            .iter()
+            .map(|c| *c as f64 / total)
+            .filter(|p| *p > 0.0)
+            .map(|p| -p * p.ln())
+            .sum();
+        let mse = squares / (data.test.len() * height * width) as f64;
+        let used = counts.iter().filter(|c| **c > 0).count();
+        Ok(vec![
+            ("test_mse", mse),
+            ("perplexity", entropy.exp()),
+            ("codes_used", used as f64),
+        ])
+    }
+
+    fn draw(&self, args: &CommonArgs) -> Outcome {
+        let [height, width] = self.image;
+        let [rows, cols] = self.map;
+        let (x, made, used) = &self.shown;
+        let shown = self.batch.min(20);
         let pixels = |v: &[f32]| -> Vec<f32> {
             v[..shown * height * width]
                 .iter()
                 .map(|p| p + 0.5)
                 .collect()
         };
-        let (x, made) = (pixels(&x), pixels(&made));
+        let (x, made) = (pixels(x), pixels(made));
         let shape = [shown, 1, height, width];
         let scale = (160 / height).clamp(2, 12);
         let picture = picture::above(
@@ -349,11 +269,6 @@ fn evaluate(
             10,
             scale * height / rows,
         )?;
-        picture::save(&maps, &args.out_file("codes.png")?)?;
+        picture::save(&maps, &args.out_file("codes.png")?)
     }
-    Ok(Evaluation {
-        mse: squares / (data.test.len() * height * width) as f64,
-        perplexity: entropy.exp(),
-        codes_used: counts.iter().filter(|c| **c > 0).count(),
-    })
 }
