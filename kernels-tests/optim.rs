@@ -10,6 +10,7 @@ use safetensors::{Dtype, SafeTensors};
 use serde_json::Value as Json;
 
 use crate::support::gpu;
+use crate::vectors::ledger::{self, Ledger};
 
 /// A program on the host: arenas that the updates of a graph write to.
 pub struct Host {
@@ -88,36 +89,21 @@ pub fn values(inputs: &[(String, f32)]) -> Vec<(&str, Value<'_>)> {
 
 struct Vectors {
     bytes: Vec<u8>,
+    ledger: Ledger,
 }
 
 impl Vectors {
     fn open() -> Self {
-        let path = format!(
-            "{}/kernels-tests/vectors/optim.safetensors",
-            env!("CARGO_MANIFEST_DIR")
-        );
-        Vectors {
-            bytes: std::fs::read(path).expect("the optimiser vectors"),
-        }
-    }
-
-    fn cases(&self) -> Vec<(String, Json)> {
-        let (_, header) = SafeTensors::read_metadata(&self.bytes).expect("a header");
-        let strings = header.metadata().clone().expect("a string map");
-        let json = |key: &str| serde_json::from_str::<Json>(&strings[key]).expect("JSON");
-        let names = json("cases");
-        let names = names.as_array().expect("names").iter();
-        names
-            .map(|n| n.as_str().expect("a name").to_string())
-            .map(|n| (n.clone(), json(&format!("case/{n}"))))
-            .collect()
+        let bytes = ledger::open("optim");
+        let ledger = Ledger::new("optim", &bytes);
+        Vectors { bytes, ledger }
     }
 
     fn read(&self, case: &str, tensor: &str) -> Array {
         let file = SafeTensors::deserialize(&self.bytes).expect("a file");
-        let view = file
-            .tensor(&format!("case/{case}/{tensor}"))
-            .expect("a tensor");
+        let key = format!("case/{case}/{tensor}");
+        self.ledger.read(&key);
+        let view = file.tensor(&key).expect("a tensor");
         let data = view.data();
         let values = match view.dtype() {
             Dtype::F32 => data
@@ -300,10 +286,14 @@ fn clipping(name: &str, info: &Json, vectors: &Vectors) {
     let what = format!("{name} on the GPU");
     let expected = vectors.read(name, "norm").data;
     assert_close(&what, &[f64::from(got)], &expected, 0.0);
+    let coefficient = vectors.read(name, "coef").data[0];
     for (i, (param, _)) in grads.iter().enumerate() {
         let expected = vectors.read(name, &format!("c{i}")).data;
         let got: Vec<f64> = host.param(param).iter().map(|v| -v).collect();
         assert_close(name, &got, &expected, 0.0);
+        let given = vectors.read(name, &names[i]).data.into_iter();
+        let scaled: Vec<f64> = given.map(|g| g * coefficient).collect();
+        assert_close(name, &got, &scaled, 0.0);
         let got = param.get().expect("values").into_iter();
         let got: Vec<f64> = got.map(|v| -f64::from(v)).collect();
         assert_close(&what, &got, &expected, 0.0);
@@ -313,8 +303,7 @@ fn clipping(name: &str, info: &Json, vectors: &Vectors) {
 #[test]
 fn trajectories_are_those_of_pytorch() {
     let vectors = Vectors::open();
-    let mut count = 0;
-    for (name, info) in vectors.cases() {
+    for (name, info) in &vectors.ledger.cases {
         let p = &info["params"];
         let float = |key: &str| p[key].as_f64().unwrap_or_else(|| panic!("{name}: {key}"));
         let flag = |key: &str| p[key].as_bool().unwrap_or_else(|| panic!("{name}: {key}"));
@@ -322,7 +311,6 @@ fn trajectories_are_those_of_pytorch() {
             let beta = |i: usize| p["betas"][i].as_f64().expect("a beta");
             (beta(0), beta(1))
         };
-        count += 1;
         match info["op"].as_str().expect("an op") {
             "sgd" => {
                 assert_eq!(float("dampening"), 0.0);
@@ -332,7 +320,7 @@ fn trajectories_are_those_of_pytorch() {
                     nesterov: flag("nesterov"),
                     weight_decay: float("weight_decay"),
                 };
-                trajectory(&name, &info, &vectors, rule);
+                trajectory(name, info, &vectors, rule);
             }
             "adam" => {
                 let rule = Adam {
@@ -341,7 +329,7 @@ fn trajectories_are_those_of_pytorch() {
                     eps: float("eps"),
                     weight_decay: float("weight_decay"),
                 };
-                trajectory(&name, &info, &vectors, rule);
+                trajectory(name, info, &vectors, rule);
             }
             "adamw" => {
                 let rule = AdamW {
@@ -350,7 +338,7 @@ fn trajectories_are_those_of_pytorch() {
                     eps: float("eps"),
                     weight_decay: float("weight_decay"),
                 };
-                trajectory(&name, &info, &vectors, rule);
+                trajectory(name, info, &vectors, rule);
             }
             "adamax" => {
                 let rule = Adamax {
@@ -359,7 +347,7 @@ fn trajectories_are_those_of_pytorch() {
                     eps: float("eps"),
                     weight_decay: float("weight_decay"),
                 };
-                trajectory(&name, &info, &vectors, rule);
+                trajectory(name, info, &vectors, rule);
             }
             "rmsprop" => {
                 let rule = RmsProp {
@@ -370,14 +358,14 @@ fn trajectories_are_those_of_pytorch() {
                     momentum: float("momentum"),
                     centered: flag("centered"),
                 };
-                trajectory(&name, &info, &vectors, rule);
+                trajectory(name, info, &vectors, rule);
             }
-            "param_ema" => average(&name, &info, &vectors),
-            "clip_grad_norm" => clipping(&name, &info, &vectors),
+            "param_ema" => average(name, info, &vectors),
+            "clip_grad_norm" => clipping(name, info, &vectors),
             other => panic!("{name}: unknown op {other}"),
         }
     }
-    assert!(count > 0);
+    vectors.ledger.close(|_| false);
 }
 
 /// `sum((used - target)^2)`, with a second parameter that is not used.

@@ -1,10 +1,18 @@
 //! What a device keeps compiled: numbers are arguments, and the cache can be emptied.
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use flowgrad::device::{DeviceClass, DeviceProfile};
+use flowgrad::exec::kernel_texts;
 use flowgrad::gpu::GpuOptions;
 use flowgrad::graph::{Array, Kind, Lower, Op, Pointwise, Spec, Vjp};
+use flowgrad::ops::{self, Activation, ConvParams};
+use flowgrad::plan::PlanOptions;
 use flowgrad::{Error, Gpu, Graph, Params, Program, Result, Tensor};
 
-use crate::support::{Numbers, gpu};
+use crate::shaders::{read, shader_files};
+use crate::support::{Case, Data, Numbers, Tol, build_case, compare, gpu, run_on};
 
 fn fresh() -> Gpu {
     let options = GpuOptions {
@@ -85,6 +93,97 @@ fn more_numbers_than_immediates_hold_are_right() {
             (got - expected).abs() <= 1e-6 * expected.abs(),
             "{got} {expected}"
         );
+    }
+}
+
+/// Products and convolutions with an activation that takes a number.
+fn with_slope(slope: f32) -> Case {
+    let activation = Activation::LeakyRelu(slope);
+    let inputs = [
+        Data::f32([6, 520], 1),
+        Data::f32([40, 520], 2),
+        Data::f32([1, 520], 3),
+        Data::f32([2, 8, 9, 8], 4),
+        Data::f32([16, 8, 3, 3], 5),
+        Data::f32([8, 1, 3, 3], 6),
+        Data::f32([6, 36], 7),
+        Data::f32([40, 36], 8),
+    ];
+    let same = ConvParams {
+        padding: [1; 4],
+        activation,
+        ..ConvParams::default()
+    };
+    let depthwise = ConvParams { groups: 8, ..same };
+    let build = |x: &[Tensor]| {
+        vec![
+            x[0].linear(&x[1], None, activation),
+            x[2].linear(&x[1], None, activation),
+            x[3].conv2d(&x[4], None, &same),
+            x[3].conv2d(&x[5], None, &depthwise),
+            x[6].linear(&x[7], None, activation),
+        ]
+    };
+    build_case(&format!("slope {slope}"), &inputs, |_, x| build(x), false)
+}
+
+#[test]
+fn slopes_of_activations_are_arguments() {
+    let class = |class, subgroup_size| DeviceProfile {
+        class,
+        subgroup_size,
+        immediates: 128,
+        packed_conv_flops: 0,
+        ..DeviceProfile::baseline()
+    };
+    let mut profiles = vec![
+        class(DeviceClass::Software, Some(8)),
+        class(DeviceClass::Integrated, None),
+        class(DeviceClass::Discrete, Some(32)),
+    ];
+    for kernel in ["matmul", "conv2d"] {
+        for variant in ops::variants(kernel) {
+            let mut profile = class(DeviceClass::Software, Some(8));
+            profile.choices.set(kernel, "*", variant);
+            profiles.push(profile);
+        }
+    }
+    let cases = [0.1, 0.25].map(with_slope);
+    let mut reached: BTreeSet<Arc<str>> = BTreeSet::new();
+    for profile in &profiles {
+        let [one, two] = [0, 1].map(|i: usize| {
+            let wanted = cases[i].wanted();
+            let graph = wanted[0].graph();
+            let plan = graph.plan(profile, &[], &wanted, &PlanOptions::default());
+            plan.expect("a plan")
+        });
+        let texts = |plan| kernel_texts(plan, profile.immediates).expect("texts");
+        assert_eq!(texts(&one), texts(&two), "{profile:?}");
+        for (a, b) in one.steps.iter().zip(&two.steps) {
+            if let Some(at) = a.arg_names.iter().position(|name| name == "slope") {
+                let given = [a, b].map(|step| f32::from_bits(step.args[at]));
+                assert_eq!(given, [0.1, 0.25], "{}", a.kernel);
+                reached.insert(a.source.clone());
+            }
+        }
+    }
+    for file in shader_files() {
+        let text = read(&file);
+        if text.lines().any(|line| line == "#import activation") {
+            assert!(reached.contains(text.as_str()), "{file} was not reached");
+        }
+    }
+}
+
+#[test]
+fn slopes_share_pipelines() {
+    let gpu = fresh();
+    for slope in [0.1, 0.25] {
+        let case = with_slope(slope);
+        let (got, _) = run_on(&gpu, &case.inputs, &case.wanted()).expect("values");
+        compare(&case, &got, &case.reference(), &Tol::default());
+        let report = gpu.pipeline_report();
+        assert!((1..=8).contains(&report.pipelines), "{slope}: {report}");
     }
 }
 

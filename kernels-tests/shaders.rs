@@ -303,13 +303,13 @@ fn every_kernel_fits_its_rust_side_and_translates() {
 /// The frame of generated kernels, which is completed before it becomes a step's text.
 const FUSED: &str = "shaders/pointwise/fused.wgsl";
 
-fn read(file: &str) -> String {
+pub fn read(file: &str) -> String {
     let path = format!("{}/{file}", env!("CARGO_MANIFEST_DIR"));
     std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{path}: {e}"))
 }
 
 /// All shaders, in the folder and in those of the families.
-fn shader_files() -> Vec<String> {
+pub fn shader_files() -> Vec<String> {
     let mut folders = vec!["shaders".to_string()];
     let mut files = Vec::new();
     while let Some(folder) = folders.pop() {

@@ -67,7 +67,7 @@ fn products() -> Vec<Case> {
                 Data::f32([n, k], 2),
                 Data::f32([n], 3),
             ],
-            |_, x| vec![x[0].linear(&x[1], Some(&x[2]), Activation::Relu)],
+            |_, x| vec![x[0].linear(&x[1], Some(&x[2]), Activation::LeakyRelu(0.3))],
             false,
         ));
     }
@@ -108,7 +108,7 @@ fn products() -> Vec<Case> {
             Data::f32([10, 40], 2),
             Data::f32([10], 3),
         ],
-        |_, x| vec![x[0].linear(&x[1], Some(&x[2]), Activation::Relu)],
+        |_, x| vec![x[0].linear(&x[1], Some(&x[2]), Activation::LeakyRelu(0.3))],
         false,
     ));
     for (m, n, k, ta, tb) in [(37, 70, 45, false, false), (40, 72, 300, true, true)] {
@@ -147,7 +147,7 @@ fn convolutions() -> Vec<Case> {
     let residual = |[n, h, w]: [usize; 3], o: usize, k: usize| {
         let params = ConvParams {
             padding: [k / 2; 4],
-            activation: Activation::Relu,
+            activation: Activation::LeakyRelu(0.3),
             ..ConvParams::default()
         };
         let inputs = [

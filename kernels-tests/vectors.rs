@@ -5,6 +5,7 @@
 mod codes;
 mod families;
 mod flows;
+pub mod ledger;
 mod losses;
 mod matrices;
 mod measures;
@@ -14,6 +15,7 @@ use std::collections::HashMap;
 
 use flowgrad::graph::{Array, Feed, evaluate};
 use flowgrad::{Graph, Shape, Tensor, tape};
+use ledger::Ledger;
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use serde_json::Value;
 
@@ -27,6 +29,7 @@ pub struct VectorCase<'a> {
     pub params: Value,
     info: Value,
     file: &'a SafeTensors<'a>,
+    ledger: &'a Ledger,
 }
 
 /// The inputs of a case as tensors of its graph.
@@ -69,6 +72,7 @@ impl VectorCase<'_> {
 
     fn view(&self, tensor: &str) -> TensorView<'_> {
         let key = format!("case/{}/{tensor}", self.name);
+        self.ledger.read(&key);
         self.file
             .tensor(&key)
             .unwrap_or_else(|e| panic!("{key}: {e}"))
@@ -297,40 +301,37 @@ fn compare(
 }
 
 fn run_family(family: &str) {
-    let path = format!(
-        "{}/kernels-tests/vectors/{family}.safetensors",
-        env!("CARGO_MANIFEST_DIR")
-    );
-    let bytes = std::fs::read(&path).unwrap_or_else(|e| panic!("{path}: {e}"));
-    let (_, header) = SafeTensors::read_metadata(&bytes).expect("a safetensors file");
+    let bytes = ledger::open(family);
     let file = SafeTensors::deserialize(&bytes).expect("a safetensors file");
-    let strings = header.metadata().as_ref().expect("a string map").clone();
-    let json = |key: &str| -> Value {
-        serde_json::from_str(&strings[key]).unwrap_or_else(|e| panic!("{path}, {key}: {e}"))
-    };
+    let ledger = Ledger::new(family, &bytes);
     let mut failures = Vec::new();
-    let mut count = 0;
-    for name in json("cases").as_array().expect("a list of cases") {
-        let name = name.as_str().expect("a name").to_string();
-        let info = json(&format!("case/{name}"));
+    for (name, info) in &ledger.cases {
         let case = VectorCase {
             family,
             op: info["op"].as_str().expect("an op").into(),
             params: info["params"].clone(),
-            name,
-            info,
+            name: name.clone(),
+            info: info.clone(),
             file: &file,
+            ledger: &ledger,
         };
-        count += 1;
         failures.extend(run_case(&case));
     }
-    assert!(count > 0, "{path} has no cases");
     assert!(
         failures.is_empty(),
-        "{family}: {} failures in {count} cases\n{}",
+        "{family}: {} failures in {} cases\n{}",
         failures.len(),
+        ledger.cases.len(),
         failures.join("\n")
     );
+    ledger.close(|key| {
+        let (case, tensor) = key.rsplit_once('/').expect("a name in a case");
+        let case = case.strip_prefix("case/");
+        let of = ledger.cases.iter().find(|(name, _)| case == Some(name));
+        of.is_some_and(|(_, info)| {
+            families::is_informative(info["op"].as_str().expect("an op"), tensor)
+        })
+    });
 }
 
 macro_rules! families {
@@ -362,7 +363,8 @@ families!(
     metrics
 );
 
-/// Every file of the folder has its test: those above, and `optim.rs`.
+/// Every file of the table is in the folder and has its test, those above or `optim.rs`;
+/// each asserts the number of its cases, and that it read them all.
 #[test]
 fn every_file_is_read() {
     let folder = format!("{}/kernels-tests/vectors", env!("CARGO_MANIFEST_DIR"));
@@ -376,5 +378,8 @@ fn every_file_is_read() {
     let mut read: Vec<&str> = FAMILIES.iter().copied().chain(["optim"]).collect();
     found.sort();
     read.sort();
-    assert_eq!(found, read);
+    let table: Vec<&str> = ledger::CASES.iter().map(|(name, _)| *name).collect();
+    assert_eq!(found, table);
+    assert_eq!(read, table);
+    assert_eq!(ledger::CASES.iter().map(|(_, n)| n).sum::<usize>(), 683);
 }

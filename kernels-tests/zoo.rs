@@ -140,7 +140,7 @@ fn products(cases: &mut Vec<Case>) {
             Data::f32([40, 520], 2),
             Data::f32([40], 3),
         ],
-        |_, x| vec![x[0].linear(&x[1], Some(&x[2]), Activation::Relu)],
+        |_, x| vec![x[0].linear(&x[1], Some(&x[2]), Activation::LeakyRelu(0.1))],
         true,
     ));
     cases.push(build_case(
@@ -219,8 +219,8 @@ fn convolutions(cases: &mut Vec<Case>) {
     conv("depthwise", 4, 4, 3, ConvParams { groups: 4, ..same });
     let padding = [2, 1, 0, 3];
     conv("lopsided", 3, 5, 3, ConvParams { padding, ..plain });
-    let activation = Activation::Relu;
-    conv("conv relu", 3, 5, 3, ConvParams { activation, ..same });
+    let activation = Activation::LeakyRelu(0.1);
+    conv("conv leaky", 3, 5, 3, ConvParams { activation, ..same });
     let params = ConvTransposeParams {
         stride: [2, 2],
         padding: [1; 4],

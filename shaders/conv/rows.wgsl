@@ -35,6 +35,9 @@ struct Args {
     dilation_x: u32,
     // Of the first tap of the first pixel in x.
     offset: u32,
+#if ACT == leaky_relu
+    slope: f32,
+#endif
 }
 #args
 

@@ -43,6 +43,9 @@ struct Args {
     weight_in: u32,
     weight_tap_y: i32,
     weight_tap_x: i32,
+#if ACT == leaky_relu
+    slope: f32,
+#endif
 }
 #args
 

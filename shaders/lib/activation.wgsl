@@ -1,11 +1,12 @@
-// The activation of an epilogue, chosen by ${ACT}; see `Activation` in ops/pointwise/activation.rs.
+// The activation of an epilogue, chosen by ${ACT}; see `Activation` in
+// ops/pointwise/activation.rs. Args of a kernel with leaky_relu has its slope.
 #import math
 
 fn act(x: f32) -> f32 {
 #if ACT == relu
     return relu(x);
 #elif ACT == leaky_relu
-    return select(${SLOPE} * x, x, x > 0.0);
+    return select(args.slope * x, x, x > 0.0);
 #elif ACT == sigmoid
     return sigmoid(x);
 #elif ACT == tanh

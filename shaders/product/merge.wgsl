@@ -9,6 +9,9 @@ struct Args {
     parts: u32,
     m: u32,
     n: u32,
+#if ACT == leaky_relu
+    slope: f32,
+#endif
 }
 #args
 

@@ -16,6 +16,9 @@ struct Args {
     // Elements between two matrices of the batch; 0 where one serves all.
     stride_a: u32,
     stride_b: u32,
+#if ACT == leaky_relu
+    slope: f32,
+#endif
 }
 #args
 

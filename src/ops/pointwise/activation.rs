@@ -1,6 +1,6 @@
 //! Activations that kernels apply before they store: see `shaders/lib/activation.wgsl`.
 
-use super::func::{Func, literal};
+use super::func::Func;
 use crate::graph::{KernelBuilder, Tensor};
 
 /// An activation that a kernel applies before it stores. All of these have
@@ -57,7 +57,8 @@ impl Activation {
         }
     }
 
-    /// Sets what `shaders/lib/activation.wgsl` wants.
+    /// Sets what `shaders/lib/activation.wgsl` wants. A slope is an argument, the next one:
+    /// as a define every new one would be a kernel of its own.
     pub(crate) fn define<'l, 'a>(self, kernel: KernelBuilder<'l, 'a>) -> KernelBuilder<'l, 'a> {
         let name = match self {
             Activation::None => "none",
@@ -68,7 +69,7 @@ impl Activation {
         };
         let kernel = kernel.define("ACT", name);
         match self {
-            Activation::LeakyRelu(s) => kernel.define("SLOPE", literal(s)),
+            Activation::LeakyRelu(s) => kernel.arg_f32("slope", s),
             _ => kernel,
         }
     }

@@ -271,17 +271,6 @@ impl Func {
     }
 }
 
-/// A WGSL literal with exactly the bits of `v`.
-pub(crate) fn literal(v: f32) -> String {
-    if v.is_finite() {
-        format!("{v:?}f")
-    } else {
-        // WGSL has no literals for these; the bit pattern goes through a helper
-        // that the compiler cannot fold into a constant expression error.
-        format!("from_bits({}u)", v.to_bits())
-    }
-}
-
 /// The powers that need no function.
 fn short_power(x: &str, e: f32) -> Option<String> {
     Some(match e {
