@@ -10,10 +10,11 @@ mod common;
 use std::process::ExitCode;
 
 use clap::Parser;
-use common::{CommonArgs, Defaults, Outcome, Progress, Report, plot};
+use common::{CommonArgs, Defaults, Outcome, Run, never, plot};
 use flowgrad::graph::{Array, Feed, Lower, Op, Slot, Spec, Vjp, evaluate};
 use flowgrad::optim::{Adam, Optimizer};
-use flowgrad::{DType, Error, Graph, Init, Params, Result, Tensor};
+use flowgrad::params::Strict;
+use flowgrad::{DType, Error, Graph, Init, Program, Result, Tensor};
 
 /// `y[i, j] = sum over d of (a[i, d] - b[j, d])^2`, a `[n, d]`, b `[m, d]`.
 #[derive(Debug)]
@@ -134,16 +135,15 @@ struct Args {
 }
 
 fn run(args: &CommonArgs) -> Outcome {
-    args.try_paths()?;
+    let mut run = Run::start(args, "points on a circle", &["loss"])?;
     args.batch_of(MAX_POINTS, "what the table of distances has room for")?;
-    let gpu = args.gpu()?;
+    let (gpu, params) = (run.gpu.clone(), run.params.clone());
     let circle: Vec<f32> = (0..args.batch)
         .flat_map(|i| {
             let angle = i as f32 / args.batch as f32 * std::f32::consts::TAU;
             [angle.cos(), angle.sin()]
         })
         .collect();
-    let params = Params::new(args.seed);
     let points = params.add(
         "points",
         [args.batch, 2],
@@ -152,9 +152,7 @@ fn run(args: &CommonArgs) -> Outcome {
             std: 0.5,
         },
     )?;
-    if let Some(file) = &args.load {
-        params.load(file, flowgrad::params::Strict::Yes)?;
-    }
+    run.load_by(|params, file| params.load(file, Strict::Yes).map(drop))?;
 
     // Chamfer distance: every point near the circle, every part of it near a point.
     let graph = Graph::new();
@@ -201,24 +199,8 @@ fn run(args: &CommonArgs) -> Outcome {
     )?;
     optimizer.minimize(&loss)?;
     let mut program = graph.compile(&gpu, &params, &[&loss])?;
-    let mut losses = common::Losses::new(&["loss"]);
-    let mut progress = Progress::new("points", args.steps);
-    for step in 0..args.steps {
-        if progress.stopped() {
-            break;
-        }
-        program.set_scalars(&optimizer.inputs(step as u64))?;
-        let value = program.run(&[])?.scalar(0)?;
-        losses.push(step, &[value]);
-        progress.step(step + 1, Some(value));
-    }
-    progress.finish();
-    if let Some(file) = &args.losses {
-        losses.write(file)?;
-    }
-    if let Some(file) = &args.save {
-        params.save(file, flowgrad::params::Precision::F32)?;
-    }
+    let feed = |program: &mut Program, step| Ok(program.set_scalars(&optimizer.inputs(step))?);
+    run.train(&mut program, feed, never())?;
     let pairs = |v: &[f32]| {
         v.chunks_exact(2)
             .map(|p| (f64::from(p[0]), f64::from(p[1])))
@@ -230,24 +212,20 @@ fn run(args: &CommonArgs) -> Outcome {
         "points before and after",
         &[("before", pairs(&start)), ("after", pairs(&end))],
     )?;
-    let mut report = Report::new();
+    let mut report = run.report();
     report
-        .row("adapter", gpu.summary())
         .row(
             "gradient",
             format!("largest error against float64: {error:.1e}"),
         )
         .row(
             "loss",
-            losses.last().map_or("-".into(), |l| format!("{:.5}", l[0])),
+            run.losses
+                .last()
+                .map_or("-".into(), |l| format!("{:.5}", l[0])),
         )
-        .row("plan", program.plan())
-        .row("written to", args.out.display())
-        .figure("gradient_error", error)
-        .figure(
-            "final_loss",
-            losses.last().map_or(f64::NAN, |l| f64::from(l[0])),
-        );
+        .row("dispatches", program.plan())
+        .figure("gradient_error", error);
     report.print(args);
     Ok(())
 }

@@ -19,8 +19,8 @@ use flowgrad::data::{ImageSet, Split};
 use flowgrad::models::{Glow, GlowConfig, VqVae};
 
 /// Trains a VQ-VAE on handwritten digits of 8x8 pixels and shows what it learnt; then,
-/// for as many steps, a small Glow (`--lr`, `--save`, `--load` and `--losses` are the
-/// VQ-VAE's; the example `glow` has its own, and the same defaults).
+/// for as many steps, a small Glow (`--lr`, `--save`, `--load`, `--resume` and
+/// `--losses` are the VQ-VAE's; the example `glow` has its own, and the same defaults).
 ///
 /// Parameters are named and laid out as PyTorch does (see `VqVae::digits`); pixels
 /// are scaled to -0.5..0.5 as `value / 16 - 0.5`. The codebook starts from k-means
@@ -71,6 +71,7 @@ fn glow(args: &CommonArgs, data: &Digits) -> Outcome<Report> {
         lr: 1e-3,
         save: None,
         load: None,
+        resume: None,
         losses: None,
         ..args.clone()
     };

@@ -9,16 +9,15 @@ use std::time::Instant;
 
 use clap::{Parser, ValueEnum};
 use common::{
-    Busy, CommonArgs, Defaults, Images, Losses, Outcome, Progress, Report, picture, plot, report,
+    Busy, CommonArgs, Defaults, Images, Losses, Outcome, Report, Run, never, picture, plot, report,
     stopped,
 };
-use flowgrad::data::{Batches, Order, Plane};
+use flowgrad::data::Plane;
 use flowgrad::flow::{Context, Flow};
 use flowgrad::models::{VectorCoupling, VectorFlowConfig, vector_flow};
 use flowgrad::ops::SplineParams;
 use flowgrad::optim::{Adam, Optimizer, Schedule};
-use flowgrad::params::{Precision, Strict};
-use flowgrad::{Gpu, Graph, Params};
+use flowgrad::{Gpu, Graph, Params, Program};
 use image::RgbImage;
 
 /// Learns two moons, a checkerboard, rings and a pinwheel with spline, RealNVP and NICE
@@ -133,10 +132,14 @@ fn main() -> ExitCode {
 fn run(args: &Args) -> Outcome {
     let start = Instant::now();
     let common = &args.common;
-    if (common.save.is_some() || common.load.is_some())
+    let of_one = [&common.save, &common.load, &common.resume];
+    if (of_one.iter().any(|file| file.is_some()) || common.checkpoint_every.is_some())
         && (args.data.is_none() || args.model.is_none())
     {
-        return Err("--save and --load need one --data and one --model".into());
+        return Err(
+            "--save, --load, --resume and --checkpoint-every need one --data and one --model"
+                .into(),
+        );
     }
     common.try_paths()?;
     common.batch_of(TRAIN, "the number of training points")?;
@@ -232,13 +235,7 @@ fn learn(
 ) -> Outcome<(Learnt, f64)> {
     let params = Params::new(args.seed);
     let flow = vector_flow(&params, &model.config())?;
-    if let Some(file) = &args.load {
-        params.load(file, Strict::Yes)?;
-    }
     let (losses, seconds) = train(gpu, args, plane, &params, &flow, name)?;
-    if let Some(file) = &args.save {
-        params.save(file, Precision::F32)?;
-    }
 
     let _busy = Busy::new("drawing");
     // One program tells the density of points, and draws as many samples.
@@ -276,6 +273,7 @@ fn learn(
     Ok((learnt, seconds))
 }
 
+/// Trains, and writes what `--save` asks for; losses and seconds.
 fn train(
     gpu: &Gpu,
     args: &CommonArgs,
@@ -284,16 +282,19 @@ fn train(
     flow: &Flow,
     name: &str,
 ) -> Outcome<(Vec<f32>, f64)> {
-    let points = plane.sample(TRAIN, args.seed);
-    let order = match args.no_shuffle {
-        true => Order::File,
-        false => Order::Shuffled { seed: args.seed },
+    // All flows are written into one CSV, one picture.
+    let own = CommonArgs {
+        losses: None,
+        ..args.clone()
     };
-    let batch = args.batch;
+    let mut run = Run::over(&own, gpu, params, name, &[name])?;
+    run.label = name.into();
+    (run.curve, run.keep_weights) = (None, false);
+    let points = plane.sample(TRAIN, args.seed);
     let busy = Busy::new("building the training program");
-    let mut batches = Batches::new(TRAIN, batch, order, true)?;
+    let mut batches = args.batches(TRAIN, "the number of training points")?;
     let graph = Graph::new();
-    let log_prob = flow.log_prob(&graph.input("x", [batch, 2]), &Context::train());
+    let log_prob = flow.log_prob(&graph.input("x", [args.batch, 2]), &Context::train());
     let loss = log_prob.mean(&[], false).neg();
     let rule = Adam {
         lr: f64::from(args.lr),
@@ -306,25 +307,22 @@ fn train(
     optimizer.minimize(&loss)?;
     let mut program = graph.compile(gpu, params, &[&loss])?;
     drop(busy);
-    let mut progress = Progress::new(name, args.steps);
-    let (start, mut losses) = (Instant::now(), Vec::new());
-    for step in 0..args.steps {
-        if progress.stopped() {
-            break;
-        }
-        let x: Vec<f32> = batches
-            .batch(step as u64)
+    let feed = |program: &mut Program, step| {
+        let items = batches.batch(step);
+        let x = items
             .iter()
-            .flat_map(|i| [points[2 * i], points[2 * i + 1]])
-            .collect();
-        program.set_scalars(&optimizer.inputs(step as u64))?;
-        let out = program.run(&[("x", (&x).into())])?;
-        out.check_finite(&["the loss"])?;
-        losses.push(out.scalar(0)?);
-        progress.step(step + 1, losses.last().copied());
-    }
-    progress.finish();
-    Ok((losses, start.elapsed().as_secs_f64()))
+            .flat_map(|i| [points[2 * i], points[2 * i + 1]]);
+        program.set_scalars(&optimizer.inputs(step))?;
+        Ok(program.set_inputs(&[("x", (&x.collect::<Vec<_>>()).into())])?)
+    };
+    run.train(&mut program, feed, never())?;
+    let losses = run
+        .losses
+        .series(0)
+        .iter()
+        .map(|(_, v)| *v as f32)
+        .collect();
+    Ok((losses, run.seconds()))
 }
 
 /// An RGB panel `[3, PANEL, PANEL]`.

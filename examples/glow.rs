@@ -13,7 +13,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, ValueEnum};
 use common::flows::{self, Setup};
-use common::{CommonArgs, Defaults, Outcome, digits_dir};
+use common::{CommonArgs, Defaults, ImageArgs, Outcome};
 use flowgrad::Params;
 use flowgrad::flow::Memory;
 use flowgrad::models::{
@@ -39,10 +39,8 @@ struct Args {
     /// Which flow
     #[arg(long, value_enum, default_value_t = Model::Glow)]
     model: Model,
-    /// Folder with images under MNIST's or CIFAR-10's (binary) file names; the shipped
-    /// digits without it
-    #[arg(long, value_name = "DIR")]
-    data: Option<PathBuf>,
+    #[command(flatten)]
+    images: ImageArgs,
     /// Scales (Glow, RealNVP)
     #[arg(long, value_name = "N", default_value_t = 2)]
     levels: usize,
@@ -78,9 +76,6 @@ struct Args {
     /// Temperature of the samples, above 0; 1 samples the model itself
     #[arg(long, value_name = "X", default_value_t = 0.8)]
     temperature: f32,
-    /// Evaluate on the first N held-out images only
-    #[arg(long, value_name = "N", default_value_t = 1000)]
-    test_images: usize,
     /// Write the log-likelihood of every held-out image here, in nats (NumPy format)
     #[arg(long, value_name = "FILE.npy")]
     eval_log_prob: Option<PathBuf>,
@@ -129,22 +124,15 @@ fn main() -> ExitCode {
         if !(args.temperature > 0.0 && args.temperature.is_finite()) {
             return Err("--temperature must be a number above 0".into());
         }
-        let (folder, bins) = match &args.data {
-            Some(folder) => (folder.clone(), 256),
-            None => (digits_dir(), 17),
-        };
-        let [train, test] = flows::images(&folder, 1 << args.levels)?;
-        let test = test.take(args.test_images.max(1));
-        let [_, channels, height, width] = train.shape;
+        let sets = args.images.sets(1 << args.levels)?;
         let params = Params::new(args.common.seed);
-        let image = [channels, height, width];
-        let classes = args.conditional.then(|| train.classes());
-        let model = args.build(&params, image, bins, classes)?;
+        let classes = args.conditional.then(|| sets.train.classes());
+        let model = args.build(&params, sets.image(), sets.bins, classes)?;
         let setup = Setup {
             params: &params,
             model: &model,
-            train: &train,
-            test: &test,
+            train: &sets.train,
+            test: &sets.test,
             title: args.model.title(),
             dequantize: !args.no_dequant,
             warmup: args.warmup,

@@ -1,20 +1,16 @@
 //! What the examples that train flows of images share: training, evaluation, pictures,
 //! figures.
 
-use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::path::Path;
 
-use flowgrad::data::{Batches, ImageSet, Order};
+use flowgrad::data::ImageSet;
 use flowgrad::flow::{Batch, Context};
 use flowgrad::models::ImageFlow;
 use flowgrad::optim::{Adam, Optimizer, Schedule};
-use flowgrad::params::{Precision, Strict};
-use flowgrad::train::Checkpoint;
+use flowgrad::params::Strict;
 use flowgrad::{Gpu, Graph, Params, Program, Tensor};
 
-use super::{
-    Busy, CommonArgs, Images, Losses, Outcome, Progress, Report, picture, plot, report, stopped,
-};
+use super::{Busy, CommonArgs, Images, Outcome, Report, Run, every, picture};
 
 /// What is trained, on what, and how.
 pub struct Setup<'a> {
@@ -83,18 +79,14 @@ fn context(labels: &Option<Tensor>, train: bool) -> Context<'_> {
 
 /// Trains, evaluates, draws; what is to be reported.
 pub fn run(args: &CommonArgs, gpu: &Gpu, setup: &Setup<'_>) -> Outcome<Report> {
-    let start = Instant::now();
-    args.try_paths()?;
+    let (model, params) = (setup.model, setup.params);
+    let title = format!("{}: bits per dimension", setup.title);
+    let mut run = Run::over(args, gpu, params, &title, &["bits_per_dim"])?;
+    run.curve = Some(("bpd.png", 1));
     if let Some(file) = setup.log_prob {
         super::try_file(file)?;
     }
-    let (model, params) = (setup.model, setup.params);
-    let order = match args.no_shuffle {
-        true => Order::File,
-        false => Order::Shuffled { seed: args.seed },
-    };
-    let size = args.batch_of(setup.train.len(), "the number of training images")?;
-    let mut batches = Batches::new(setup.train.len(), size, order, true)?;
+    let mut batches = args.batches(setup.train.len(), "the number of training images")?;
 
     // Labels that a conditional model does not know are found before anything else.
     if model.classes().is_some() {
@@ -103,20 +95,18 @@ pub fn run(args: &CommonArgs, gpu: &Gpu, setup: &Setup<'_>) -> Outcome<Report> {
         }
     }
     let busy = Busy::new("building the training program");
-    match &args.load {
-        Some(file) => (setup.load)(params, file)?,
-        None => {
-            let first = batches.batch(0);
-            let labels = setup.train.labels(&first)?;
-            let labels = model.classes().map(|_| labels.as_slice());
-            let pixels = setup.train.pixels(&first)?;
-            model.initialize(gpu, params, &pixels, labels, setup.dequantize)?;
-        }
+    run.load_by(setup.load)?;
+    if args.fresh() {
+        let first = batches.batch(0);
+        let labels = setup.train.labels(&first)?;
+        let labels = model.classes().map(|_| labels.as_slice());
+        let pixels = setup.train.pixels(&first)?;
+        model.initialize(gpu, params, &pixels, labels, setup.dequantize)?;
     }
 
     let graph = Graph::new();
-    let classes = setup.classes(&graph, size);
-    let x = graph.input("x", setup.shape(size));
+    let classes = setup.classes(&graph, args.batch);
+    let x = graph.input("x", setup.shape(args.batch));
     let loss = model.loss(&x, setup.dequantize, &context(&classes, true));
     let adam = Adam {
         lr: f64::from(args.lr),
@@ -131,96 +121,47 @@ pub fn run(args: &CommonArgs, gpu: &Gpu, setup: &Setup<'_>) -> Outcome<Report> {
     let mut program = graph.compile(gpu, params, &[&loss])?;
     program.set_random_state(args.seed, 0);
     drop(busy);
-    let compiled = start.elapsed().as_secs_f64();
 
-    let mut losses = Losses::new(&["bits_per_dim"]);
-    let mut progress = Progress::new("training", args.steps);
-    let training = Instant::now();
-    for step in 0..args.steps {
-        if progress.stopped() {
-            break;
-        }
-        let items = batches.batch(step as u64);
+    let step = |[program]: &mut [Program; 1], step| {
+        let items = batches.batch(step);
         let (x, labels) = (setup.train.pixels(&items)?, setup.train.labels(&items)?);
-        program.set_scalars(&optimizer.inputs(step as u64))?;
-        let out = setup.run(&mut program, Some(&x), &labels)?;
+        program.set_scalars(&optimizer.inputs(step))?;
+        let out = setup.run(program, Some(&x), &labels)?;
         if out.check_finite(&["the loss"]).is_err() {
             // Says which layer it was rather than that the loss is not finite.
             probe(gpu, setup, &x, &labels)?;
-            out.check_finite(&["the loss"])?;
         }
-        let loss = out.scalar(0)?;
-        losses.push(step, &[loss]);
-        progress.step(step + 1, Some(loss));
-    }
-    progress.finish();
-    let trained = training.elapsed().as_secs_f64();
-    let plan = program.plan();
-    let memory = plan.memory();
-    let (dispatches, flops) = (plan.steps.len(), plan.flops());
+        Ok(vec![out.scalar(0)?])
+    };
+    let mut log_prob = Vec::new();
+    let judged = every(0, |_| {
+        let test = evaluate(gpu, setup, setup.test, args.seed)?;
+        let train_part = setup.train.clone().take(setup.test.len());
+        let train = evaluate(gpu, setup, &train_part, args.seed)?;
+        log_prob = test.log_prob;
+        Ok(vec![
+            ("test_bpd", test.bits_per_dim),
+            ("train_bpd", train.bits_per_dim),
+        ])
+    });
+    run.train_with(std::array::from_mut(&mut program), step, judged)?;
 
-    if stopped() {
-        let checkpoint = Checkpoint {
-            step: losses.len() as u64,
-            seed: args.seed,
-            random_step: losses.len() as u32,
-            ..Default::default()
-        };
-        checkpoint.save(args.out_file("checkpoint.safetensors")?, params)?;
-    }
-
-    let busy = Busy::new("evaluating and drawing");
-    let test = evaluate(gpu, setup, setup.test, args.seed)?;
-    let train_part = setup.train.clone().take(setup.test.len());
-    let train = evaluate(gpu, setup, &train_part, args.seed)?;
+    let busy = Busy::new("drawing");
     if let Some(file) = setup.log_prob {
-        super::write_file(file, &npy(&test.log_prob))?;
+        super::write_file(file, &npy(&log_prob))?;
     }
     let roundtrip = pictures(args, gpu, setup)?;
     drop(busy);
-    if let Some(file) = &args.losses {
-        losses.write(file)?;
-    }
-    if losses.len() > 1 {
-        let title = format!("{}: bits per dimension", setup.title);
-        plot::losses(&args.out_file("bpd.png")?, &title, &losses.all())?;
-    }
-    params.save(args.out_file("model.safetensors")?, Precision::F32)?;
-    if let Some(file) = &args.save {
-        params.save(file, Precision::F32)?;
-    }
 
-    let rate = match losses.len() {
-        0 => 0.0,
-        n => n as f64 / trained,
-    };
-    let mut table = Report::new();
+    let mut table = run.report();
     table
-        .row("adapter", gpu.summary())
-        .row("parameters", report::count(params.count() as u64))
-        .row(
-            "plan",
-            format!(
-                "{dispatches} dispatches a step, {} for activations, {:.0} MFLOP",
-                report::bytes(memory.temporary),
-                flops as f64 / 1e6
-            ),
-        )
-        .row("set-up", report::seconds(compiled))
-        .row(
-            "time per step",
-            match losses.len() {
-                0 => "-".into(),
-                _ => report::seconds(1.0 / rate),
-            },
-        )
         .row(
             "bits per dim",
             format!(
                 "{:.4} on {} held-out images, {:.4} on training images (chance {:.4})",
-                test.bits_per_dim,
+                run.figure("test_bpd"),
                 setup.test.len(),
-                train.bits_per_dim,
+                run.figure("train_bpd"),
                 (model.bins() as f64).log2()
             ),
         )
@@ -228,23 +169,7 @@ pub fn run(args: &CommonArgs, gpu: &Gpu, setup: &Setup<'_>) -> Outcome<Report> {
             "round trip",
             format!("{roundtrip:.1e} of the pixels' range at most"),
         )
-        .row("written to", args.out.display());
-    table
-        .figure("test_bpd", test.bits_per_dim)
-        .figure("train_bpd", train.bits_per_dim)
-        .figure("roundtrip_max_abs", f64::from(roundtrip))
-        .figure("peak_activation_bytes", memory.temporary)
-        .figure("parameters", params.count())
-        .figure("steps_per_second", rate)
-        .figure("seconds", start.elapsed().as_secs_f64())
-        .figure("seconds_setup", compiled)
-        .figure("peak_bytes", memory.total())
-        .figure("dispatches_per_step", dispatches)
-        .steps(losses.len(), args.steps)
-        .figure("adapter", gpu.name());
-    if let Some(last) = losses.last() {
-        table.figure("final_loss", f64::from(last[0]));
-    }
+        .figure("roundtrip_max_abs", f64::from(roundtrip));
     Ok(table)
 }
 
@@ -415,27 +340,4 @@ fn npy(values: &[f32]) -> Vec<u8> {
     bytes.extend(header.bytes());
     bytes.extend(values.iter().flat_map(|v| v.to_le_bytes()));
     bytes
-}
-
-/// Training and held-out images from a folder in MNIST's or CIFAR-10's format, padded
-/// with zeros until height and width are divisible by `multiple`.
-pub fn images(folder: &PathBuf, multiple: usize) -> Outcome<[ImageSet; 2]> {
-    use flowgrad::data::Split;
-    let cifar = std::fs::read_dir(folder)
-        .map_err(|e| format!("{}: {e}", folder.display()))?
-        .filter_map(Result::ok)
-        .any(|f| f.file_name().to_string_lossy().starts_with("data_batch"));
-    let read = |split: Split| -> flowgrad::Result<ImageSet> {
-        let set = match cifar {
-            true => ImageSet::cifar10(folder, split)?,
-            false => ImageSet::mnist(folder, split)?,
-        };
-        let [_, _, h, w] = set.shape;
-        let (height, width) = (h.next_multiple_of(multiple), w.next_multiple_of(multiple));
-        match (height, width) == (h, w) {
-            true => Ok(set),
-            false => set.padded(height, width),
-        }
-    };
-    Ok([read(Split::Train)?, read(Split::Test)?])
 }

@@ -6,7 +6,9 @@
 #![allow(dead_code, unused_imports)]
 
 pub mod args;
+pub mod evaluation;
 pub mod flows;
+pub mod images;
 pub mod interrupt;
 pub mod picture;
 pub mod plot;
@@ -20,11 +22,13 @@ use std::path::Path;
 use std::process::ExitCode;
 
 pub use args::{CommonArgs, Defaults, parse};
+pub use evaluation::{Figures, every, never};
+pub use images::{ImageArgs, ImageSets};
 pub use interrupt::stopped;
 pub use picture::Images;
 pub use progress::{Busy, Losses, Progress};
 pub use report::Report;
-pub use train::{Figures, Run, every, never};
+pub use train::Run;
 
 /// A result whose error is told to the user as it stands.
 pub type Outcome<T = ()> = Result<T, Box<dyn std::error::Error>>;

@@ -45,34 +45,9 @@ use std::time::{Duration, Instant};
 use flowgrad::params::{Precision, Strict};
 use flowgrad::{Gpu, Outputs, Params, Program};
 
+use super::evaluation::{Evaluated, Evaluation};
 use super::resume::{self, History};
 use super::{Busy, CommonArgs, Losses, Outcome, Progress, Report, plot, report, stopped};
-
-/// Named figures of an evaluation; names as they stand in the JSON object.
-pub type Figures = Vec<(&'static str, f64)>;
-
-/// What is evaluated, and how often.
-pub struct Evaluation<'a> {
-    every: usize,
-    take: Option<Box<dyn FnMut(u64) -> Outcome<Figures> + 'a>>,
-}
-
-/// Has figures taken every `every` steps (`--eval-every` goes first; 0: never then) and
-/// after the last one. `take` is told how many steps are done.
-pub fn every<'a>(every: usize, take: impl FnMut(u64) -> Outcome<Figures> + 'a) -> Evaluation<'a> {
-    Evaluation {
-        every,
-        take: Some(Box::new(take)),
-    }
-}
-
-/// Nothing is evaluated.
-pub fn never() -> Evaluation<'static> {
-    Evaluation {
-        every: 0,
-        take: None,
-    }
-}
 
 /// One training run: what it is made with, what it wrote down, and how it ends.
 pub struct Run<'a> {
@@ -90,10 +65,7 @@ pub struct Run<'a> {
     pub losses: Losses,
     title: String,
     loaded: bool,
-    evaluations: Option<Losses>,
-    last: Figures,
-    /// The steps that were done when `last` was taken.
-    evaluated: Option<usize>,
+    evaluated: Evaluated,
     started: Instant,
     took: Took,
     plans: Vec<Planned>,
@@ -145,19 +117,11 @@ impl<'a> Run<'a> {
             losses: Losses::new(columns),
             title: title.into(),
             loaded: false,
-            evaluations: None,
-            last: Vec::new(),
-            evaluated: None,
+            evaluated: Evaluated::default(),
             started: Instant::now(),
             took: Took::default(),
             plans: Vec::new(),
         })
-    }
-
-    /// Counts the set-up from `started` on.
-    pub fn since(mut self, started: Instant) -> Self {
-        self.started = started;
-        self
     }
 
     /// Loads `--load` now and by `load`; without this it is loaded by name when training
@@ -228,7 +192,7 @@ impl<'a> Run<'a> {
     ) -> Outcome {
         self.begin(programs)?;
         let total = self.args.steps;
-        let judged = self.args.eval_every.unwrap_or(evaluation.every);
+        let judged = evaluation.interval(self.args);
         let due =
             |every: usize, done: usize| every > 0 && done.is_multiple_of(every) && done < total;
         let mut progress = Progress::resumed(&self.label, total, self.took.begun);
@@ -248,8 +212,9 @@ impl<'a> Run<'a> {
                     self.record(&mut pending, programs, &mut read, &mut progress)?;
                 }
                 let pause = Instant::now();
-                if evaluates && self.take_figures(&mut evaluation)? {
-                    progress.note(&format!("step {}: {}", step + 1, told(&self.last)));
+                if evaluates {
+                    self.evaluated.take(&mut evaluation, step + 1)?;
+                    progress.note(&format!("step {}: {}", step + 1, self.evaluated.told()));
                 }
                 if saves {
                     self.save_checkpoint(programs)?;
@@ -266,7 +231,10 @@ impl<'a> Run<'a> {
         // The curve up to a loss that is not finite tells more than the error alone.
         trained.and(self.write_losses())?;
         self.keep(programs)?;
-        self.last_figures(&mut evaluation)
+        let busy = Busy::new("evaluating");
+        self.evaluated.take(&mut evaluation, self.took.done)?;
+        drop(busy);
+        self.evaluated.write(self.args, &self.title)
     }
 
     fn record<const N: usize, T>(
@@ -294,11 +262,7 @@ impl<'a> Run<'a> {
             let (step, history) = resume::load(file, self.args, &self.params, programs)?;
             self.took.begun = step;
             self.losses.extend(&history.losses)?;
-            if !history.evaluations.is_empty() {
-                let mut evaluations = Losses::like(&history.evaluations);
-                evaluations.extend(&history.evaluations)?;
-                self.evaluations = Some(evaluations);
-            }
+            self.evaluated.restore(&history.evaluations)?;
         }
         self.took.done = self.took.begun;
         self.plans = programs.iter().map(Planned::of).collect();
@@ -306,33 +270,11 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    /// Whether there is something to evaluate.
-    fn take_figures(&mut self, evaluation: &mut Evaluation<'_>) -> Outcome<bool> {
-        let Some(take) = &mut evaluation.take else {
-            return Ok(false);
-        };
-        let done = self.took.done;
-        // An interrupt may come just after an evaluation.
-        if self.evaluated == Some(done) {
-            return Ok(true);
-        }
-        self.last = take(done as u64)?;
-        self.evaluated = Some(done);
-        let names: Vec<&str> = self.last.iter().map(|(name, _)| *name).collect();
-        let values: Vec<f32> = self.last.iter().map(|(_, v)| *v as f32).collect();
-        let record = self.evaluations.get_or_insert_with(|| Losses::new(&names));
-        if record.columns() != names {
-            return Err(format!("evaluated {names:?}, before {:?}", record.columns()).into());
-        }
-        record.push(done, &values);
-        Ok(true)
-    }
-
     fn save_checkpoint(&self, programs: &[Program]) -> Outcome {
         let file = self.args.out_file("checkpoint.safetensors")?;
         let history = History {
             losses: self.losses.csv(),
-            evaluations: self.evaluations.as_ref().map_or(String::new(), Losses::csv),
+            evaluations: self.evaluated.csv(),
         };
         resume::save(
             &file,
@@ -371,21 +313,9 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    fn last_figures(&mut self, evaluation: &mut Evaluation<'_>) -> Outcome {
-        let busy = Busy::new("evaluating");
-        self.take_figures(evaluation)?;
-        drop(busy);
-        if let Some(record) = self.evaluations.as_ref().filter(|e| e.len() > 1) {
-            record.write(&self.args.out_file("evaluations.csv")?)?;
-            let file = self.args.out_file("evaluations.png")?;
-            plot::lines(&file, &self.title, "step", "", &record.all())?;
-        }
-        Ok(())
-    }
-
     /// A figure of the last evaluation; NaN where it has none of this name.
     pub fn figure(&self, name: &str) -> f64 {
-        let found = self.last.iter().find(|(n, _)| *n == name);
+        let found = self.evaluated.last().iter().find(|(n, _)| *n == name);
         found.map_or(f64::NAN, |(_, v)| *v)
     }
 
@@ -416,8 +346,8 @@ impl<'a> Run<'a> {
                     _ => report::seconds(1.0 / rate),
                 },
             );
-        if !self.last.is_empty() {
-            table.row("evaluation", told(&self.last));
+        if !self.evaluated.last().is_empty() {
+            table.row("evaluation", self.evaluated.told());
         }
         table
             .row("written to", self.args.out.display())
@@ -433,7 +363,7 @@ impl<'a> Run<'a> {
         if let Some(last) = self.losses.last() {
             table.figure("final_loss", f64::from(last[0]));
         }
-        for (name, value) in &self.last {
+        for (name, value) in self.evaluated.last() {
             table.figure(name, *value);
         }
         table
@@ -474,9 +404,4 @@ fn scalars(out: &Outputs, names: &[String], step: u64) -> Outcome<Vec<f32>> {
     }
     let values = (0..names.len()).map(|i| out.scalar(i));
     Ok(values.collect::<flowgrad::Result<_>>()?)
-}
-
-fn told(figures: &[(&'static str, f64)]) -> String {
-    let each = figures.iter().map(|(name, v)| format!("{name} {v:.4}"));
-    each.collect::<Vec<_>>().join(", ")
 }
