@@ -136,6 +136,7 @@ struct Args {
 
 fn run(args: &CommonArgs) -> Outcome {
     let mut run = Run::start(args, "points on a circle", &["loss"])?;
+    run.label = "points".into();
     args.batch_of(MAX_POINTS, "what the table of distances has room for")?;
     let (gpu, params) = (run.gpu.clone(), run.params.clone());
     let circle: Vec<f32> = (0..args.batch)

@@ -83,6 +83,7 @@ pub fn run(args: &CommonArgs, gpu: &Gpu, setup: &Setup<'_>) -> Outcome<Report> {
     let title = format!("{}: bits per dimension", setup.title);
     let mut run = Run::over(args, gpu, params, &title, &["bits_per_dim"])?;
     run.curve = Some(("bpd.png", 1));
+    run.tell_figures = false;
     if let Some(file) = setup.log_prob {
         super::try_file(file)?;
     }

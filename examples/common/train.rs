@@ -61,6 +61,9 @@ pub struct Run<'a> {
     pub curve: Option<(&'static str, usize)>,
     /// Whether the weights go to `model.safetensors` in the output directory.
     pub keep_weights: bool,
+    /// Whether the table has a row with the last evaluation, for examples that do not word
+    /// its figures themselves.
+    pub tell_figures: bool,
     /// The losses of every step.
     pub losses: Losses,
     title: String,
@@ -114,6 +117,7 @@ impl<'a> Run<'a> {
             label: "training".into(),
             curve: Some(("loss.png", columns.len())),
             keep_weights: true,
+            tell_figures: true,
             losses: Losses::new(columns),
             title: title.into(),
             loaded: false,
@@ -346,7 +350,7 @@ impl<'a> Run<'a> {
                     _ => report::seconds(1.0 / rate),
                 },
             );
-        if !self.evaluated.last().is_empty() {
+        if self.tell_figures && !self.evaluated.last().is_empty() {
             table.row("evaluation", self.evaluated.told());
         }
         table

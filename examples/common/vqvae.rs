@@ -45,6 +45,7 @@ pub fn run(
 ) -> Outcome<Report> {
     let mut run = Run::start(args, setup.title, &["loss", "mse", "perplexity"])?;
     run.curve = Some(("loss.png", 2));
+    run.tell_figures = false;
     let (gpu, params) = (run.gpu.clone(), run.params.clone());
     let model = build(&params)?;
     let batch = args.batch_of(data.train.len(), "the number of training images")?;
