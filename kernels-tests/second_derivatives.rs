@@ -7,7 +7,7 @@ use std::sync::Mutex;
 
 use flowgrad::ops::{
     Activation, ConvParams, ConvTransposeParams, CouplingMask, CouplingParams, CouplingScale,
-    CrossEntropy, LossReduction, Plu, PoolParams, RawLayout, SplineParams, Triangular,
+    CrossEntropy, GridPadding, LossReduction, Plu, PoolParams, RawLayout, SplineParams, Triangular,
 };
 use flowgrad::{DType, Graph, Tensor, tape};
 
@@ -315,6 +315,35 @@ fn pools() -> Vec<Row> {
     ]
 }
 
+fn pictures() -> Vec<Row> {
+    let x = Data::f32([2, 2, 3, 4], 11);
+    let by = Data::u32([2, 2], &[1, 2, 0, 3]);
+    let moved = |name: &'static str, f: fn(&Tensor, &Tensor) -> Tensor| {
+        Row::new(name, &[x.clone(), by.clone()], move |_, x| {
+            vec![f(&x[0].square(), &x[1])]
+        })
+    };
+    let mut rows = vec![
+        moved("roll_each", |x, by| x.roll_each(by)),
+        moved("crop_each", |x, by| x.crop_each(by, [2, 3])),
+        moved("flip_each", |x, by| x.flip_each(by)),
+    ];
+    for padding in [GridPadding::Zeros, GridPadding::Border] {
+        let grid = Data::uniform([2, 3, 2, 2], 12, -1.3, 1.3);
+        let name = format!("grid_sample, {padding:?}");
+        let row = Row::new(name, &[x.clone(), grid], move |_, x| {
+            vec![x[0].grid_sample(&x[1], padding)]
+        });
+        rows.push(row.on_gpu());
+        let name = format!("affine_warp, {padding:?}");
+        let inputs = [x.clone(), Data::f32([2, 2, 3], 13)];
+        rows.push(Row::new(name, &inputs, move |_, x| {
+            vec![x[0].affine_warp(&x[1], [2, 3], padding)]
+        }));
+    }
+    rows
+}
+
 fn norms() -> Vec<Row> {
     let x = Data::uniform([4, 3, 2], 1, -2.0, 2.0);
     let (gamma, beta) = (Data::uniform([3], 2, 0.5, 2.0), Data::f32([3], 3));
@@ -539,6 +568,7 @@ fn rows() -> Vec<Row> {
         views(),
         indices(),
         pools(),
+        pictures(),
         norms(),
         matrices(),
         couplings(),
@@ -580,6 +610,7 @@ fn of_reductions_and_views() {
     check(views());
     check(indices());
     check(pools());
+    check(pictures());
 }
 
 #[test]
@@ -628,7 +659,13 @@ const EXCEPTIONS: &[(&str, &[&str])] = &[
     ),
     (
         "drawn, not computed",
-        &["random_bits", "uniform", "normal", "bernoulli"],
+        &[
+            "random_bits",
+            "uniform",
+            "normal",
+            "bernoulli",
+            "categorical",
+        ],
     ),
     (
         "gradients end there, which is not the derivative",

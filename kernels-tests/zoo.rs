@@ -1,8 +1,8 @@
 //! One small graph per op and per kernel variant: what all kernels are checked on.
 
 use flowgrad::ops::{
-    Activation, ConvParams, ConvTransposeParams, CouplingMask, CouplingParams, CouplingScale,
-    CrossEntropy, Plu, PoolParams, SplineParams,
+    Activation, Categorical, ConvParams, ConvTransposeParams, CouplingMask, CouplingParams,
+    CouplingScale, CrossEntropy, GridPadding, Plu, PoolParams, SplineParams,
 };
 use flowgrad::{Graph, Tensor, tape};
 
@@ -25,6 +25,7 @@ pub fn zoo() -> Vec<Case> {
     reductions(&mut cases);
     norms(&mut cases);
     couplings(&mut cases);
+    pictures(&mut cases);
     views(&mut cases);
     packs(&mut cases);
     codes(&mut cases);
@@ -430,6 +431,42 @@ fn couplings(cases: &mut Vec<Case>) {
     ));
 }
 
+fn pictures(cases: &mut Vec<Case>) {
+    let x = images([3, 2, 5, 4]);
+    for by in [Data::f32([3, 2], 2), Data::below([3], 2, 7)] {
+        cases.push(build_case(
+            &format!("moved by {:?}", by.shape()),
+            &[x.clone(), by],
+            |_, x| {
+                vec![
+                    x[0].roll_each(&x[1]),
+                    x[0].crop_each(&x[1], [6, 3]),
+                    x[0].flip_each(&x[1]),
+                ]
+            },
+            true,
+        ));
+    }
+    for padding in [GridPadding::Zeros, GridPadding::Border] {
+        cases.push(build_case(
+            &format!("warped, {padding:?}"),
+            &[x.clone(), Data::f32([3, 2, 3], 2)],
+            |_, x| {
+                let grid = x[1].affine_grid([3, 7]).sin();
+                vec![x[0].grid_sample(&grid, padding)]
+            },
+            true,
+        ));
+    }
+    // So many places that they are taken in turns.
+    cases.push(build_case(
+        "many places",
+        &[images([1, 1, 2, 3]), Data::f32([1, 2, 3], 2)],
+        |_, x| vec![x[0].affine_warp(&x[1], [250, 190], GridPadding::Zeros)],
+        true,
+    ));
+}
+
 fn views(cases: &mut Vec<Case>) {
     cases.push(build_case(
         "views",
@@ -596,6 +633,18 @@ fn pointwise(cases: &mut Vec<Case>) {
 }
 
 fn random(cases: &mut Vec<Case>) {
+    for top_k in [None, Some(3)] {
+        let options = Categorical {
+            top_k,
+            ..Default::default()
+        };
+        cases.push(build_case(
+            "drawn classes",
+            &[Data::f32([3, 9], 1)],
+            |_, x| vec![x[0].categorical(&options)],
+            false,
+        ));
+    }
     cases.push(build_case(
         "random",
         &[],

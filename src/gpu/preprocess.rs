@@ -22,6 +22,7 @@ const LIBRARY: &[(&str, &str)] = &[
         "activation",
         include_str!("../../shaders/lib/activation.wgsl"),
     ),
+    ("bilinear", include_str!("../../shaders/lib/bilinear.wgsl")),
     ("cell", include_str!("../../shaders/lib/cell.wgsl")),
     ("coupling", include_str!("../../shaders/lib/coupling.wgsl")),
     ("divide", include_str!("../../shaders/lib/divide.wgsl")),

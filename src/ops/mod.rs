@@ -2,9 +2,11 @@
 //! the shape rule, the float64 reference, the gradient, the dispatch and the
 //! [`crate::Tensor`] methods. Ops know the graph and nothing above it.
 
+mod categorical;
 mod conv;
 mod flow;
 mod gradient;
+mod image;
 mod index;
 mod linalg;
 mod loss;
@@ -19,9 +21,11 @@ mod source;
 mod variant;
 mod view;
 
+pub use categorical::Categorical;
 pub use conv::{Conv1dParams, ConvParams, ConvTransposeParams};
 pub use flow::{CouplingMask, CouplingParams, CouplingScale, RawLayout, SplineParams};
 pub(crate) use gradient::{segment, stand_in};
+pub use image::GridPadding;
 pub(crate) use linalg::factor;
 pub use linalg::{LuFactors, Plu, Triangular};
 pub use loss::{CrossEntropy, LossReduction};

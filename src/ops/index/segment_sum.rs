@@ -92,7 +92,7 @@ impl Op for SegmentSum {
         let parts = wanted.max(rows.div_ceil(32_768)).max(1);
         let chunk = rows.div_ceil(parts);
         let lists = match sorted {
-            true => sort(cx, rows, segments)?,
+            true => sort(cx, Slot::In(1), rows, segments)?,
             false => vec![Slot::In(1)],
         };
         let into = match parts {
@@ -129,8 +129,14 @@ impl Op for SegmentSum {
     }
 }
 
-/// Sorts the rows by segment: the rows in order, and where each segment starts.
-fn sort(cx: &mut Lower<'_>, rows: usize, segments: usize) -> Result<Vec<Slot>> {
+/// Sorts rows by the segments `idx` `[rows]`, stably: the rows in order, and where each
+/// segment starts (one entry more than segments). Segments out of range are left out.
+pub(in crate::ops) fn sort(
+    cx: &mut Lower<'_>,
+    idx: Slot,
+    rows: usize,
+    segments: usize,
+) -> Result<Vec<Slot>> {
     let chunks = match cx.device().class {
         DeviceClass::Software => 16,
         _ => 1024,
@@ -143,7 +149,6 @@ fn sort(cx: &mut Lower<'_>, rows: usize, segments: usize) -> Result<Vec<Slot>> {
     let mut words = |n: usize| cx.scratch(4 * n as u64);
     let (counts, totals, sums) = (words(parts * segments), words(segments), words(blocks));
     let (starts, order) = (words(segments + 1), words(rows));
-    let idx = Slot::In(1);
     use Access::{Read, ReadWrite, Write};
     let mut phase = |name: &str, threads: usize, trips: usize, slots: &[(Slot, Access)]| {
         let mut kernel = cx
