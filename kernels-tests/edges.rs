@@ -6,7 +6,7 @@ use flowgrad::graph::{Feed, evaluate};
 use flowgrad::ops::SplineParams;
 use flowgrad::{Graph, Tensor, tape};
 
-use crate::support::{Data, Tol, check_op, gpu, run_gpu};
+use crate::support::{Data, Tol, check_op, run_as, run_gpu};
 
 /// Elements of a result must be within `rel` of `expected` (infinity and NaN themselves),
 /// on the GPU and in the reference.
@@ -35,12 +35,15 @@ fn within(
         ..Feed::default()
     };
     let reference = evaluate(&[&y], &feed).expect("a reference").remove(0).data;
-    let gpu = run_gpu(&named, &[&y])
-        .expect("results")
-        .remove(0)
-        .array()
-        .data;
-    for (who, got) in [("the reference", reference), ("the GPU", gpu)] {
+    let gpu = |class| {
+        let got = run_as(class, &named, &[&y]).unwrap_or_else(|e| panic!("{what}: {e}"));
+        got[0].array().data
+    };
+    for (who, got) in [
+        ("the reference", reference),
+        ("a software adapter", gpu(DeviceClass::Software)),
+        ("the GPU", gpu(DeviceClass::Discrete)),
+    ] {
         assert_eq!(got.len(), expected.len(), "{what}: {who}");
         for (i, (g, e)) in got.iter().zip(expected).enumerate() {
             // Beyond float32 the reference has numbers where the GPU has infinity.
@@ -319,12 +322,7 @@ fn variances_that_overflow_and_of_equal_numbers() {
         var,
         &[f64::INFINITY],
     );
-    // GPUs take the mean first, which rounds: equal numbers whose last digits square to
-    // more than float32 holds have an infinite variance there.
-    if gpu().profile().class != DeviceClass::Software {
-        return;
-    }
-    for n in [2, 3, 8, 24, 5003, 5008] {
+    for n in [2, 3, 8, 24, 5003, 5008, 40_000] {
         literal("var of 1e30", &[values(&vec![1e30; n])], var, &[0.0]);
         // Across the innermost axis.
         let across = Data::values([n, 8], &vec![1e30; 8 * n]);
@@ -332,15 +330,63 @@ fn variances_that_overflow_and_of_equal_numbers() {
     }
 }
 
+/// What is normalised by a variance beyond float32 is an ordinary number, and so is the
+/// gradient times the deviation.
 #[test]
-fn a_channel_whose_variance_is_beyond_float32_is_nan_and_not_zero() {
-    let graph = Graph::new();
+fn what_is_normalised_by_a_variance_beyond_float32() {
+    // Mean 5e29, deviations 5, -15, 15, -5 (times 1e29): their root mean square is 1.118e30.
     let x = Data::values([4, 1], &[1e30, -1e30, 2e30, 0.0]);
-    let named = [("x".to_string(), x)];
-    let input = named[0].1.input(&graph, "x");
-    let y = input.batch_norm_train(None, None, 1e-5).0;
-    let got = run_gpu(&named, &[&y]).expect("results").remove(0).array();
-    assert!(got.data.iter().all(|v| v.is_nan()), "{:?}", got.data);
+    let y = [0.447_213_6, -1.341_640_8, 1.341_640_8, -0.447_213_6];
+    let normal = |x: &[Tensor]| x[0].batch_norm_train(None, None, 1e-5).0;
+    literal("batch norm", &[x.clone()], normal, &y);
+    let row = |x: &[Tensor]| x[0].reshape([1, 4]).layer_norm(&[4], None, None, 1e-5);
+    literal("layer norm", &[x.clone()], row, &y);
+    let group = |x: &[Tensor]| x[0].reshape([1, 4]).group_norm(1, None, None, 1e-5);
+    literal("group norm", &[x.clone()], group, &y);
+    let var = |x: &[Tensor]| x[0].batch_norm_train(None, None, 1e-5).2;
+    literal("its variance", &[x.clone()], var, &[f64::INFINITY]);
+    let mean = |x: &[Tensor]| x[0].batch_norm_train(None, None, 1e-5).1;
+    literal("its mean", &[x.clone()], mean, &[5e29]);
+    // (w - mean w - y mean(w y)) / deviation for the weights w = (1, 2, 3, -1) of y.
+    let slope = |x: &[Tensor]| {
+        let w = x[1].reshape([4, 1]);
+        let gamma = x[1].slice(0, 0, 1);
+        let y = x[0].batch_norm_train(Some(&gamma), None, 1e-5).0;
+        tape::backward(&y.mul(&w).sum(&[], false), &[&x[0]]).expect("a gradient")[0]
+            .mul_scalar(1.118_034e30)
+    };
+    let inner = (0.447_213_6 - 2.0 * 1.341_640_8 + 3.0 * 1.341_640_8 + 0.447_213_6) / 4.0;
+    let wanted: Vec<f64> = ([1.0, 2.0, 3.0, -1.0].iter().zip(y))
+        .map(|(w, y)| w - 1.25 - y * inner)
+        .collect();
+    let w = values(&[1.0, 2.0, 3.0, -1.0]);
+    literal("its gradient", &[x, w], slope, &wanted);
+    // Many elements, in parts, in channels next to each other and far apart.
+    for shape in [[6000, 8], [8, 6000], [30_000, 1]] {
+        let n = shape[0];
+        let spread: Vec<f32> = (0..n * shape[1])
+            .map(|i| if i / shape[1] % 2 == 0 { 3e30 } else { -1e30 })
+            .collect();
+        let wanted: Vec<f64> = (spread.iter().map(|v| if *v > 0.0 { 1.0 } else { -1.0 })).collect();
+        let normal = |x: &[Tensor]| x[0].batch_norm_train(None, None, 1e-5).0;
+        literal("many", &[Data::values(shape, &spread)], normal, &wanted);
+    }
+}
+
+/// An infinite variance, and one below zero, is nobody's: NaN in both directions.
+#[test]
+fn statistics_that_are_no_variances() {
+    for bad in [f32::INFINITY, -1.0] {
+        let x = [
+            Data::values([2, 1], &[1.0, 2.0]),
+            values(&[0.5]),
+            values(&[bad]),
+        ];
+        let eval = |x: &[Tensor]| x[0].batch_norm_eval(&x[1], &x[2], None, None, 1e-5);
+        literal("batch norm", &x, eval, &[f64::NAN; 2]);
+        let slope = |x: &[Tensor]| gradient(x, 0, eval);
+        literal("its gradient", &x, slope, &[f64::NAN; 2]);
+    }
 }
 
 #[test]

@@ -1,11 +1,9 @@
 //! Reductions: every kind over every kind of axes, long ones in parts.
 
 use flowgrad::device::DeviceClass;
-use flowgrad::exec::{Program, Value};
-use flowgrad::plan::PlanOptions;
 use flowgrad::{Graph, Tensor};
 
-use crate::support::{Data, Tol, assert_close, build_case, check_op, gpu, run_gpu};
+use crate::support::{Data, Tol, assert_close, build_case, check_op, run_as, run_gpu};
 
 type Reduce = fn(&Tensor, &[isize]) -> Tensor;
 
@@ -359,31 +357,15 @@ fn cumsum_short_and_in_parts() {
 /// Compares what a discrete GPU would be given to do, on whatever adapter is here.
 fn check_as_discrete(name: &str, inputs: &[Data], build: impl Fn(&[Tensor]) -> Vec<Tensor>) {
     let case = build_case(name, inputs, |_, x| build(x), true);
-    let mut profile = gpu().profile().clone();
-    profile.class = DeviceClass::Discrete;
-    let graph = case.outputs[0].graph();
-    let plan = graph
-        .plan(&profile, &[], &case.wanted(), &PlanOptions::default())
-        .expect("a plan");
-    let mut program = Program::new(gpu(), plan, &[]).expect("a program");
-    let feed: Vec<(&str, Value<'_>)> = case
-        .inputs
-        .iter()
-        .filter(|(name, _)| program.has_input(name))
-        .map(|(name, data)| match data {
-            Data::F32 { values, .. } => (name.as_str(), Value::F32(values)),
-            Data::U32 { values, .. } => (name.as_str(), Value::U32(values)),
-        })
-        .collect();
-    let got = program.run(&feed).expect("results");
+    let got = run_as(DeviceClass::Discrete, &case.inputs, &case.wanted()).expect("results");
     for (i, expected) in case.reference().iter().enumerate() {
         let what = case.describe(i);
-        if case.wanted()[i].dtype() == flowgrad::DType::U32 {
-            let words = got.u32(i).expect("integers");
-            let exact: Vec<u32> = expected.data.iter().map(|v| *v as u32).collect();
-            assert_eq!(words, exact, "{what}");
-        } else {
-            assert_close(&what, &got.f32(i).expect("floats"), expected, 1e-5);
+        match &got[i] {
+            Data::U32 { values, .. } => {
+                let exact: Vec<u32> = expected.data.iter().map(|v| *v as u32).collect();
+                assert_eq!(*values, exact, "{what}");
+            }
+            Data::F32 { values, .. } => assert_close(&what, values, expected, 1e-5),
         }
     }
 }

@@ -8,7 +8,10 @@
 use std::collections::HashMap;
 use std::sync::OnceLock;
 
+use flowgrad::device::DeviceClass;
+use flowgrad::exec::Program;
 use flowgrad::graph::{Array, Feed, evaluate};
+use flowgrad::plan::PlanOptions;
 use flowgrad::{DType, Gpu, GpuOptions, Graph, Params, Result, Shape, Tensor, Value, tape};
 
 /// Deterministic numbers for tests: SplitMix64.
@@ -474,6 +477,33 @@ pub fn run_on(
     let mut program = graph.compile_pure(gpu, &Params::new(0), wanted)?;
     let steps = program.plan().steps.iter();
     let kernels = steps.map(|s| s.kernel.clone()).collect();
+    Ok((results(&mut program, inputs, wanted)?, kernels))
+}
+
+/// The same on the usual device, by the kernels that one of this class would get. It must
+/// have them all.
+pub fn run_as(
+    class: DeviceClass,
+    inputs: &[(String, Data)],
+    wanted: &[&Tensor],
+) -> Result<Vec<Data>> {
+    let Some(first) = wanted.first() else {
+        return Ok(Vec::new());
+    };
+    let mut profile = gpu().profile().clone();
+    profile.class = class;
+    let plan = first
+        .graph()
+        .plan(&profile, &[], wanted, &PlanOptions::default())?;
+    results(&mut Program::new(gpu(), plan, &[])?, inputs, wanted)
+}
+
+/// What a program gives for `wanted`; inputs that it does not have are left out.
+fn results(
+    program: &mut Program,
+    inputs: &[(String, Data)],
+    wanted: &[&Tensor],
+) -> Result<Vec<Data>> {
     let used: Vec<String> = program
         .plan()
         .inputs
@@ -505,5 +535,5 @@ pub fn run_on(
             },
         })
     });
-    Ok((each.collect::<Result<_>>()?, kernels))
+    each.collect()
 }

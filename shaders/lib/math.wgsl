@@ -53,11 +53,33 @@ fn self_equal(x: f32) -> f32 {
     return select(1.0, 0.0, is_nan(x));
 }
 
-// The root of a variance. One that is beyond float32 has none: what is divided by it would
-// be 0, as if all were equal.
+// The root of a variance. One that is infinite has none: what is divided by it would be 0,
+// as if all were equal.
 fn deviation(variance: f32) -> f32 {
     let beyond = bitcast<u32>(variance) == 0x7f800000u;
     return select(sqrt(variance), from_bits(0x7fc00000u), beyond);
+}
+
+// Variances beyond float32 are told as those of the numbers times FAR, negative
+// (ops/norm/variance.rs). Such a one hides any epsilon.
+const FAR = 8.271806e-25f; // 2^-80
+
+fn raised(wide: f32, eps: f32) -> f32 {
+    return select(wide + eps, wide, wide < 0.0);
+}
+
+fn narrow_variance(wide: f32) -> f32 {
+    return select(wide, -wide / FAR / FAR, wide < 0.0);
+}
+
+// Of a raised one.
+fn inverse_deviation(wide: f32) -> f32 {
+    return select(1.0, FAR, wide < 0.0) / deviation(abs(wide));
+}
+
+fn normalized(x: f32, mean: f32, wide: f32, eps: f32) -> f32 {
+    let r = raised(wide, eps);
+    return (x - mean) * select(1.0, FAR, r < 0.0) / deviation(abs(r));
 }
 
 // e^(x + rest) = 2^k e^r with |r| <= log(2) / 2, for a small rest. The product

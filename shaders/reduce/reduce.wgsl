@@ -1,5 +1,6 @@
 // y[o] = fold over r of x[base(o) + offset(r)], for the folds
 //   sum       scale * sum x              centered  scale * sum (x - shift[o])^2
+//   mean      the mean, measured from the first element, so that of equal ones it is these
 //   product   scale * sum x w            dot       sum x, and sum x (w - shift[o])
 //   max       SIGN * max(SIGN * x)       arg       the lowest r where SIGN * x is largest
 //   lse       log sum e^x, kept as (peak, sum e^(x - peak)) between the passes
@@ -10,6 +11,8 @@
 // VEC4: cells of four neighbours, or eight (HALVES == 2), along the innermost axis are read
 // at once; all extents and strides of x then count these. ACROSS: that axis is kept, so an
 // invocation folds the outputs of a cell next to each other; outputs counts cells.
+// Squares are summed twice: those of the numbers, and those of the numbers times FAR. Where
+// the first sum is beyond float32, the second is the result, negative where BEYOND.
 // Sums are blocked by 64 at most, so that rounding grows with the blocks, not the elements.
 // Grid: flat over outputs * parts. Caller: ops/fold.rs
 #import grid
@@ -75,6 +78,19 @@ struct Args {
 
 const LOWEST = -3.4028235e38f;
 const NOBODY = 0xffffffffu;
+const LARGEST = 3.4028235e38f;
+
+#if SQUARES
+// The result of both sums of squares; FAR is `lib/math`'s.
+fn told(near: ${PEAK}, far: ${PEAK}) -> ${PEAK} {
+    let result = args.scale * near;
+#if BEYOND
+    return select(result, -args.scale * far, near > ${PEAK}(LARGEST));
+#else
+    return select(result, args.scale * far / FAR / FAR, near > ${PEAK}(LARGEST));
+#endif
+}
+#endif
 
 #if FOLD == max
 // NaN is largest: what WGSL calls max may pass over it.
@@ -157,13 +173,13 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
     let start = base(o);
     var at = start + offset(r);
 #else
+    let start = (o / args.kept_extent) * args.kept_outer + (o % args.kept_extent) * args.kept_inner;
     // The two digits of r advance by runs, within which the inner one does not wrap.
     var digit = r % args.reduced_extent;
     let step_digit = step % args.reduced_extent;
     let jump = (step / args.reduced_extent) * args.reduced_outer + step_digit * args.reduced_inner;
     let carry = args.reduced_outer - args.reduced_extent * args.reduced_inner;
-    var at = (o / args.kept_extent) * args.kept_outer + (o % args.kept_extent) * args.kept_inner
-        + (r / args.reduced_extent) * args.reduced_outer + digit * args.reduced_inner;
+    var at = start + (r / args.reduced_extent) * args.reduced_outer + digit * args.reduced_inner;
 #endif
     // Of the two halves of eight cells ACROSS, or of all together.
 #repeat k SUMS
@@ -176,7 +192,15 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
 #endif
     var total${k} = Cell();
     var total2_${k} = Cell();
-#if FOLD == max
+#if FOLD == mean
+#if MERGE
+    var corner${k} = half${k}(w[at]);
+#elif PEAK == f32
+    var corner${k} = half0(x[start]).x;
+#else
+    var corner${k} = half${k}(x[start]);
+#endif
+#elif FOLD == max
     var best${k} = ${SIGN} * half${k}(x[at]);
 #elif FOLD == lse
     var peak${k} = ${PEAK}(LOWEST);
@@ -184,6 +208,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
 #elif FOLD == moments
     var mean${k} = ${PEAK}();
     var spread${k} = ${PEAK}();
+    var far${k} = ${PEAK}();
 #if MERGE == 0
     // Somewhere among the elements: what they are measured from, and just there where all
     // are equal.
@@ -219,6 +244,9 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
 #repeat k SUMS
         var sum${k} = Cell();
         var sum2_${k} = Cell();
+#if FOLD == moments
+        var sum3_${k} = Cell();
+#endif
 #end
         for (var i = 0u; i < run; i++) {
             let cell = x[at];
@@ -275,7 +303,13 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
             let away${h} = half${h}(cell) - mean${h};
             mean${h} += away${h} * (more / grown);
             // A square that overflows times a size of 0 would be NaN.
-            spread${h} += half${h}(other) + away${h} * (size * more / grown) * away${h};
+            let weight${h} = size * more / grown;
+            let told${h} = half${h}(other);
+            let wide${h} = told${h} < Cell();
+            spread${h} += select(told${h}, Cell(from_bits(0x7f800000u)), wide${h})
+                + away${h} * weight${h} * away${h};
+            far${h} += select(told${h} * FAR * FAR, -told${h}, wide${h})
+                + (away${h} * FAR) * weight${h} * (away${h} * FAR);
 #end
             size = grown;
 #else
@@ -283,6 +317,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
             let from${h} = half${h}(cell) - near${h*ACROSS};
             sum${h*ACROSS} += from${h};
             sum2_${h*ACROSS} += from${h} * from${h};
+            sum3_${h*ACROSS} += (from${h} * FAR) * (from${h} * FAR);
 #end
 #endif
 #else
@@ -290,8 +325,21 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
 #if FOLD == sum
             sum${h*ACROSS} += half${h}(cell);
 #elif FOLD == centered
+#if MERGE
+            sum${h*ACROSS} += half${h}(cell);
+            sum2_${h*ACROSS} += half${h}(other);
+#else
             let from_middle${h} = half${h}(cell) - middle${h*ACROSS};
+            let far_away${h} = from_middle${h} * FAR;
             sum${h*ACROSS} += from_middle${h} * from_middle${h};
+            sum2_${h*ACROSS} += far_away${h} * far_away${h};
+#endif
+#elif FOLD == mean
+#if MERGE
+            sum${h*ACROSS} += half${h}(cell);
+#else
+            sum${h*ACROSS} += half${h}(cell) - corner${h*ACROSS};
+#endif
 #elif FOLD == product
             sum${h*ACROSS} += half${h}(cell) * half${h}(other);
 #elif FOLD == dot
@@ -335,10 +383,15 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
         let difference${k} = squares${k} - first_sum${k} * first_sum${k} / more;
         let kept${k} = select(difference${k}, ${PEAK}(), difference${k} < ${PEAK}());
         // Squares that overflow stay infinite.
-        let about_near${k} = select(kept${k}, squares${k}, squares${k} > ${PEAK}(3.4028235e38));
+        let about_near${k} = select(kept${k}, squares${k}, squares${k} > ${PEAK}(LARGEST));
+        let far_sum${k} = first_sum${k} * FAR;
+        let far_difference${k} = ${JOIN}(sum3_${k}) - far_sum${k} * far_sum${k} / more;
         let away${k} = near${k} + first_sum${k} / more - mean${k};
+        let weight${k} = size * more / grown;
         mean${k} += away${k} * (more / grown);
-        spread${k} += about_near${k} + away${k} * (size * more / grown) * away${k};
+        spread${k} += about_near${k} + away${k} * weight${k} * away${k};
+        far${k} += select(far_difference${k}, ${PEAK}(), far_difference${k} < ${PEAK}())
+            + (away${k} * FAR) * weight${k} * (away${k} * FAR);
         near${k} = mean${k};
 #end
         size = grown;
@@ -375,7 +428,21 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
 #endif
 #elif FOLD == moments
     let first${k} = mean${k};
-    let second${k} = args.scale * spread${k};
+    let second${k} = told(spread${k}, far${k});
+#elif FOLD == mean
+#if Y2
+    let first${k} = ${JOIN}(total${k});
+    let second${k} = corner${k};
+#else
+    let first${k} = corner${k} + args.scale * ${JOIN}(total${k});
+#endif
+#elif FOLD == centered
+#if Y2
+    let first${k} = ${JOIN}(total${k});
+    let second${k} = ${JOIN}(total2_${k});
+#else
+    let first${k} = told(${JOIN}(total${k}), ${JOIN}(total2_${k}));
+#endif
 #elif FOLD == dot
     let first${k} = ${JOIN}(total${k});
     let second${k} = ${JOIN}(total2_${k});

@@ -5,12 +5,13 @@
 //! that follows. The gradient needs one pass for two sums ([`CenteredSums`]) and one
 //! pointwise chain. Ioffe and Szegedy 2015; Wu and He 2018; Ba et al. 2016.
 
+use super::variance::{inverse_deviation, narrow, raised, units};
 use crate::graph::{Array, Kind, Lower, Op, Pointwise, Slot, Spec, Tensor, Vjp};
 use crate::ops::reduce::axes::{each, expect_f32, normalize_axes, reduced_shape};
 use crate::ops::reduce::fold::{Fold, Split, fold, moments};
 use crate::{Error, Result, Shape};
 
-/// Mean and biased variance over `axes`, which stay with extent 1.
+/// Mean and biased variance, a wide one, over `axes`, which stay with extent 1.
 #[derive(Debug)]
 struct Moments {
     axes: Vec<usize>,
@@ -21,6 +22,8 @@ struct Moments {
 #[derive(Debug)]
 pub(in crate::ops) struct Normalize {
     pub eps: f32,
+    /// Whether the variance is a wide one.
+    pub wide: bool,
 }
 
 /// From `g`, `x` and `mean`: `sum g` and `sum g (x - mean)` over `axes`.
@@ -42,13 +45,24 @@ impl Op for Moments {
 
     fn reference(&self, inputs: &[&Array]) -> Result<Vec<Array>> {
         let x = inputs[0];
-        let mut mean = Array::zeros(reduced_shape(&x.shape, &self.axes, true));
-        let mut var = mean.clone();
-        let share = mean.numel() as f64 / x.numel() as f64;
-        each(x, &self.axes, |o, _, v| mean.data[o] += v * share);
-        each(x, &self.axes, |o, _, v| {
-            var.data[o] += (v - mean.data[o]).powi(2) * share
+        let mut first = Array::zeros(reduced_shape(&x.shape, &self.axes, true));
+        let (mut mean, mut var) = (first.clone(), first.clone());
+        let count = x.numel() as f64 / mean.numel() as f64;
+        // From the first element on, so that equal numbers have no variance.
+        each(x, &self.axes, |o, r, v| {
+            if r == 0 {
+                first.data[o] = v;
+            }
         });
+        each(x, &self.axes, |o, _, v| {
+            mean.data[o] += (v - first.data[o]) / count
+        });
+        each(x, &self.axes, |o, _, v| {
+            var.data[o] += (v - first.data[o] - mean.data[o]).powi(2) / count
+        });
+        for (mean, first) in mean.data.iter_mut().zip(first.data) {
+            *mean += first;
+        }
         Ok(vec![mean, var])
     }
 
@@ -56,9 +70,11 @@ impl Op for Moments {
         let (x, mean) = (cx.input(0).clone(), cx.output(0).clone());
         // Dividing keeps the rule exact in float64, multiplying by 1/n would not.
         let count = mean.full_like((x.numel() / mean.numel()) as f32);
-        let by_var = cx
-            .grad_if_any(1)
-            .map(|u| u.mul_scalar(2.0).div(&count).mul(&x.sub(&mean)));
+        let [near, far] = units(cx.output(1));
+        let by_var = cx.grad_if_any(1).map(|u| {
+            let share = u.mul_scalar(2.0).div(&count).mul(&near);
+            share.mul(&x.sub(&mean)).mul(&far)
+        });
         let by_mean = cx.grad_if_any(0).map(|u| u.div(&count));
         let grad = match (by_mean, by_var) {
             (Some(a), Some(b)) => a.add(&b),
@@ -73,7 +89,8 @@ impl Op for Moments {
     fn lower(&self, cx: &mut Lower<'_>) -> Result<()> {
         let split = Split::new(&cx.input(0).shape, &self.axes);
         let share = 1.0 / split.count() as f32;
-        moments(cx, split, Slot::In(0), [Slot::Out(0), Slot::Out(1)], share)
+        let outputs = [Slot::Out(0), Slot::Out(1)];
+        moments(cx, split, Slot::In(0), outputs, (share, true))
     }
 }
 
@@ -146,7 +163,10 @@ impl Op for CenteredSums {
 impl Pointwise for Normalize {
     fn wgsl(&self, x: &[&str]) -> String {
         let eps = x[x.len() - 1];
-        let plain = format!("({} - {}) / deviation({} + {eps})", x[0], x[1], x[2]);
+        let plain = match self.wide {
+            true => format!("normalized({}, {}, {}, {eps})", x[0], x[1], x[2]),
+            false => format!("({} - {}) / deviation({} + {eps})", x[0], x[1], x[2]),
+        };
         match x {
             [_, _, _, gamma, beta, _] => format!("{plain} * {gamma} + {beta}"),
             _ => plain,
@@ -196,7 +216,12 @@ impl Op for Normalize {
         let axes = axes_of(&inputs[1].shape);
         let mut out = Vec::with_capacity(inputs[0].numel());
         each(inputs[0], &axes, |o, _, v| {
-            let plain = (v - inputs[1].data[o]) / (inputs[2].data[o] + self.eps as f64).sqrt();
+            let deviation = match inputs[2].data[o] {
+                // What is divided by it would be 0, as if all were equal.
+                var if var.is_infinite() => f64::NAN,
+                var => (var + self.eps as f64).sqrt(),
+            };
+            let plain = (v - inputs[1].data[o]) / deviation;
             out.push(match inputs {
                 [_, _, _, gamma, beta] => plain * gamma.data[o] + beta.data[o],
                 _ => plain,
@@ -208,7 +233,11 @@ impl Op for Normalize {
     fn vjp(&self, cx: &mut Vjp<'_>) -> Result<()> {
         let dy = cx.grad(0);
         let (x, mean) = (cx.input(0).clone(), cx.input(1).clone());
-        let rstd = cx.input(2).add_scalar(self.eps).rsqrt();
+        let raised = match self.wide {
+            true => raised(cx.input(2), self.eps),
+            false => cx.input(2).add_scalar(self.eps),
+        };
+        let rstd = inverse_deviation(&raised, self.wide);
         let affine = cx.inputs() == 5;
         let scale = if affine {
             rstd.mul(cx.input(3))
@@ -229,8 +258,9 @@ impl Op for Normalize {
             cx.set(1, sums[0].mul(&scale).neg());
         }
         if cx.needs(2) {
-            let slope = scale.mul(&rstd.square()).mul_scalar(-0.5);
-            cx.set(2, sums[1].mul(&slope));
+            // A product of the three roots would leave float32 before a large sum joins it.
+            let grad = sums[1].mul(&scale).div(&raised).mul_scalar(-0.5);
+            cx.set(2, grad);
         }
         if affine && cx.needs(3) {
             cx.set(3, sums[1].mul(&rstd));
@@ -265,9 +295,16 @@ impl Tensor {
             }
         };
         let shape = reduced_shape(self.shape(), &axes, keepdim);
+        let (mean, wide) = self.wide_moments(axes);
+        (mean.reshape(&shape), narrow(&wide).reshape(shape))
+    }
+
+    /// Mean and wide variance over `axes`, which stay with extent 1.
+    #[track_caller]
+    fn wide_moments(&self, axes: Vec<usize>) -> (Tensor, Tensor) {
         let mut pair = self.graph().push(Moments { axes }, &[self]);
-        let var = pair.swap_remove(1).reshape(&shape);
-        (pair.swap_remove(0).reshape(shape), var)
+        let var = pair.swap_remove(1);
+        (pair.swap_remove(0), var)
     }
 
     /// `(x - mean) / sqrt(var + eps) * gamma + beta`, where the other tensors have one
@@ -277,11 +314,9 @@ impl Tensor {
         &self,
         mean: &Tensor,
         var: &Tensor,
-        gamma: Option<&Tensor>,
-        beta: Option<&Tensor>,
-        eps: f32,
+        [gamma, beta]: [Option<&Tensor>; 2],
+        op: Normalize,
     ) -> Tensor {
-        let op = Normalize { eps };
         if gamma.is_none() && beta.is_none() {
             return self.graph().push1(op, &[self, mean, var]);
         }
@@ -299,8 +334,8 @@ impl Tensor {
     /// Batch norm with the batch's own statistics: `[N, C, ..]` is normalised per
     /// channel by mean and biased variance over all other axes, then scaled by `gamma`
     /// `[C]` and shifted by `beta` `[C]`. Returns the result, and mean and biased
-    /// variance, both `[C]`. A channel whose variance is beyond float32 (deviations from
-    /// 1.8e19 on) is NaN.
+    /// variance, both `[C]`; a variance beyond float32 (deviations from 1.8e19 on) is
+    /// infinite, the result is right all the same.
     #[track_caller]
     pub fn batch_norm_train(
         &self,
@@ -313,18 +348,17 @@ impl Tensor {
             return (poison.clone(), poison.clone(), poison);
         }
         let stats = self.channel_shape();
-        let axes: Vec<isize> = (0..self.shape().rank() as isize)
-            .filter(|i| *i != 1)
-            .collect();
-        let (mean, var) = self.moments(&axes, true);
+        let axes = (0..self.shape().rank()).filter(|i| *i != 1).collect();
+        let (mean, var) = self.wide_moments(axes);
         let [gamma, beta] = [gamma, beta].map(|t| t.map(|t| t.reshape(&stats)));
-        let y = self.normalize(&mean, &var, gamma.as_ref(), beta.as_ref(), eps);
+        let op = Normalize { eps, wide: true };
+        let y = self.normalize(&mean, &var, [gamma.as_ref(), beta.as_ref()], op);
         let channels = [self.dim(1)];
-        (y, mean.reshape(channels), var.reshape(channels))
+        (y, mean.reshape(channels), narrow(&var).reshape(channels))
     }
 
     /// Batch norm with given statistics: `mean`, `var`, `gamma` and `beta` are `[C]`,
-    /// the tensor `[N, C, ..]`.
+    /// the tensor `[N, C, ..]`. An infinite variance gives NaN, not zeros.
     #[track_caller]
     pub fn batch_norm_eval(
         &self,
@@ -340,7 +374,8 @@ impl Tensor {
         let stats = self.channel_shape();
         let (mean, var) = (mean.reshape(&stats), var.reshape(&stats));
         let [gamma, beta] = [gamma, beta].map(|t| t.map(|t| t.reshape(&stats)));
-        self.normalize(&mean, &var, gamma.as_ref(), beta.as_ref(), eps)
+        let op = Normalize { eps, wide: false };
+        self.normalize(&mean, &var, [gamma.as_ref(), beta.as_ref()], op)
     }
 
     #[track_caller]
@@ -365,9 +400,9 @@ impl Tensor {
             let error = Error::shape("layer_norm", detail);
             return self.graph().poisoned(self.check().err().unwrap_or(error));
         }
-        let axes: Vec<isize> = (1..=normalized.len() as isize).map(|i| -i).collect();
-        let (mean, var) = self.moments(&axes, true);
-        let y = self.normalize(&mean, &var, None, None, eps);
+        let rank = self.shape().rank();
+        let (mean, var) = self.wide_moments((rank - normalized.len()..rank).collect());
+        let y = self.normalize(&mean, &var, [None, None], Normalize { eps, wide: true });
         y.affine(gamma, beta, normalized)
     }
 
@@ -391,8 +426,8 @@ impl Tensor {
             return self.graph().poisoned(error);
         }
         let rows = self.reshape([n, groups, self.numel() / (n * groups)]);
-        let (mean, var) = rows.moments(&[2], true);
-        let y = rows.normalize(&mean, &var, None, None, eps);
+        let (mean, var) = rows.wide_moments(vec![2]);
+        let y = rows.normalize(&mean, &var, [None, None], Normalize { eps, wide: true });
         let stats = self.channel_shape();
         y.reshape(self.shape())
             .affine(gamma, beta, &stats.dims()[1..])

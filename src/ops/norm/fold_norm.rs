@@ -56,7 +56,7 @@ pub fn fold_batch_norms(outputs: &[&Tensor]) -> Result<Vec<Tensor>> {
             plain.get(&source).filter(|_| visit.uses(source) == 1)
         };
         if let Some(norm) = op.downcast_ref::<Normalize>() {
-            let conv = alone(0).filter(|conv| conv.residual.is_none())?;
+            let conv = alone(0).filter(|conv| conv.residual.is_none() && !norm.wide)?;
             let folded = fold(conv, norm.eps, visit)?;
             let y = folded.push(Activation::None);
             plain.insert(own, folded);

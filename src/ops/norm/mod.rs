@@ -4,6 +4,7 @@
 pub(in crate::ops) mod actnorm;
 pub(in crate::ops) mod batch_norm;
 pub(in crate::ops) mod fold_norm;
+mod variance;
 
 pub use actnorm::ActNormInit;
 pub use fold_norm::fold_batch_norms;

@@ -79,8 +79,10 @@ impl Split {
 pub(crate) enum Fold {
     /// `x`
     Sum,
-    /// `x`, then the middle per output
-    Centered,
+    /// `x`: the mean
+    Mean,
+    /// `x`, then the middle per output: the scaled sum of squares around it
+    Centered { wide: bool },
     /// `x`, `w`
     Product,
     /// `x`, `w`, then the middle per output; two results
@@ -93,28 +95,36 @@ pub(crate) enum Fold {
     LogSumExp,
     /// `x`; the mean, and the scaled sum of squares around it. Only on software adapters,
     /// and of [`MOMENTS_AT_MOST`] elements each.
-    Moments,
+    Moments { wide: bool },
 }
 
 /// Elements that [`Fold::Moments`] takes: their parts are merged in one pass.
 const MOMENTS_AT_MOST: usize = 4 << 20;
 
 /// Appends the dispatches that take the mean of `x` and the sum of the squares around it,
-/// times `scale`, over the reduced axes of `split`.
+/// times `scale`, over the reduced axes of `split`. `wide` tells a sum beyond float32 as
+/// `norm/variance.rs` has it, else it is infinite unless `scale` brings it back.
 pub(crate) fn moments(
     cx: &mut Lower<'_>,
     split: Split,
     x: Slot,
     [mean, var]: [Slot; 2],
-    scale: f32,
+    (scale, wide): (f32, bool),
 ) -> Result<()> {
     // There reading costs more than putting blocks together.
     if cx.device().class == DeviceClass::Software && split.count() <= MOMENTS_AT_MOST {
-        return fold(cx, split, Fold::Moments, &[x], &[mean, var], scale);
+        return fold(cx, split, Fold::Moments { wide }, &[x], &[mean, var], scale);
     }
     let share = 1.0 / split.count() as f32;
-    fold(cx, split.clone(), Fold::Sum, &[x], &[mean], share)?;
-    fold(cx, split, Fold::Centered, &[x, mean], &[var], scale)
+    fold(cx, split.clone(), Fold::Mean, &[x], &[mean], share)?;
+    fold(
+        cx,
+        split,
+        Fold::Centered { wide },
+        &[x, mean],
+        &[var],
+        scale,
+    )
 }
 
 /// Appends the dispatches that fold `inputs` over the reduced axes of `split` into
@@ -129,18 +139,18 @@ pub(crate) fn fold(
 ) -> Result<()> {
     let (name, sign) = match fold {
         Fold::Sum => ("sum", None),
-        Fold::Centered => ("centered", None),
+        Fold::Mean => ("mean", None),
+        Fold::Centered { .. } => ("centered", None),
         Fold::Product => ("product", None),
         Fold::Dot => ("dot", None),
         Fold::Max { negate } => ("max", Some(negate)),
         Fold::Arg { negate } => ("arg", Some(negate)),
         Fold::LogSumExp => ("lse", None),
-        Fold::Moments => ("moments", None),
+        Fold::Moments { .. } => ("moments", None),
     };
-    let pairs = matches!(
-        fold,
-        Fold::Dot | Fold::Arg { .. } | Fold::LogSumExp | Fold::Moments
-    );
+    let pairs = !matches!(fold, Fold::Sum | Fold::Product | Fold::Max { .. });
+    let squares = matches!(fold, Fold::Centered { .. } | Fold::Moments { .. });
+    let wide = matches!(fold, Fold::Centered { wide } | Fold::Moments { wide } if wide);
     // Elements of a part and of all parts that are merged.
     let mut merged = (0, 0);
     let (mut name, mut sign, mut merge) = (name, sign, false);
@@ -176,7 +186,7 @@ pub(crate) fn fold(
                 .map(|_| cx.scratch(4 * (rows * results * parts) as u64))
                 .collect(),
         };
-        let shift = matches!(name, "centered") || (name == "dot" && !merge);
+        let shift = matches!(name, "centered" | "dot") && !merge;
         let second = inputs.len() > 1 + shift as usize;
         let generic = split.is_long();
         let join = match name {
@@ -214,6 +224,9 @@ pub(crate) fn fold(
                 "COUNTS",
                 u32::from(name == "arg" || name == "moments" && merge),
             )
+            .define("SQUARES", squares as u32)
+            // Of parts that moments are put together of, too.
+            .define("BEYOND", u32::from(wide || squares && parts > 1))
             .define("WG", size);
         if let Some(negate) = sign {
             kernel = kernel.define("SIGN", if negate { "-1.0" } else { "1.0" });
@@ -276,7 +289,7 @@ pub(crate) fn fold(
         inputs = into;
         merge = pairs;
         match fold {
-            Fold::Centered | Fold::Product => name = "sum",
+            Fold::Product => name = "sum",
             // These partial results are compared as they are.
             Fold::Arg { .. } => sign = Some(false),
             _ => {}

@@ -180,7 +180,7 @@ impl Op for Reduce {
             Reduction::LogSumExp => Fold::LogSumExp,
             Reduction::Var { .. } => {
                 let mean = cx.scratch(4 * split.outputs() as u64);
-                return moments(cx, split, x, [mean, y], scale);
+                return moments(cx, split, x, [mean, y], (scale, false));
             }
         };
         fold(cx, split, plain, &[x], &[y], scale)
