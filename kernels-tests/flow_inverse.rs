@@ -1,7 +1,9 @@
 //! Losses through the inverse of a chain: gradients and memory where activations are
 //! rebuilt.
 
-use flowgrad::flow::{Bijector, Context, Memory};
+use flowgrad::flow::{Bijector, Chain, Context, Coupling, Mapped, Memory, SplineCoupling};
+use flowgrad::nn::{Linear, Sequential};
+use flowgrad::ops::{Activation, CouplingMask, CouplingParams, SplineParams};
 use flowgrad::{Graph, Params, Tensor, Value, tape};
 
 use crate::flow::{deep, floats, reference};
@@ -77,4 +79,102 @@ fn memory_of_a_loss_of_samples_does_not_grow_with_depth() {
     let checkpointed = peak(32, Memory::Checkpoint(8));
     let stored = peak(32, Memory::Store);
     assert!(deep < checkpointed && checkpointed < stored);
+}
+
+/// A layer that knows its two directions and nothing else.
+struct Plain<B>(B);
+
+impl<B: Bijector> Bijector for Plain<B> {
+    fn name(&self) -> &str {
+        self.0.name()
+    }
+    fn forward(&self, x: &Tensor, cx: &Context<'_>) -> Mapped {
+        self.0.forward(x, cx)
+    }
+    fn inverse(&self, z: &Tensor, cx: &Context<'_>) -> Mapped {
+        self.0.inverse(z, cx)
+    }
+}
+
+/// Couplings run their networks once on the way back through their inverse, and give what
+/// replaying the inverse gives.
+#[test]
+fn couplings_rebuild_latents_with_one_run_of_the_network() {
+    let params = Params::new(8);
+    let data = Data::f32([3, 4], 5);
+    let network = |mask, raw: usize| {
+        let seen = Coupling::seen_channels(mask, 4);
+        let scope = params.reusing();
+        let first = Linear::new(&scope.scope(format!("{mask:?}.{raw}.0")), seen, 7);
+        let last = Linear::new(&scope.scope(format!("{mask:?}.{raw}.1")), 7, raw);
+        Sequential::new()
+            .with(first.unwrap().activation(Activation::Tanh))
+            .with(last.unwrap())
+    };
+    let spline = SplineParams {
+        bins: 4,
+        bound: 3.0,
+    };
+    let masks = [CouplingMask::After(2), CouplingMask::Even];
+    let couplings = || {
+        masks.map(|mask| {
+            let affine = CouplingParams::glow(mask);
+            let net = network(mask, affine.raw_channels(4));
+            let raw = SplineCoupling::raw_channels(mask, &spline, 4);
+            let splines = SplineCoupling::new(mask, spline, network(mask, raw));
+            (Coupling::new(affine, net), splines)
+        })
+    };
+    let mut chains = [Chain::new("own"), Chain::new("plain"), Chain::new("stored")];
+    for (affine, splines) in couplings() {
+        chains[0].push(affine);
+        chains[0].push(splines);
+    }
+    for (affine, splines) in couplings() {
+        chains[1].push(Plain(affine));
+        chains[1].push(Plain(splines));
+    }
+    for (affine, splines) in couplings() {
+        chains[2].push(affine);
+        chains[2].push(splines);
+    }
+    let [own, plain, stored] = chains;
+    let chains = [
+        own.memory(Memory::Rebuild),
+        plain.memory(Memory::Rebuild),
+        stored,
+    ];
+    let results = chains.map(|chain| {
+        let graph = Graph::new();
+        let z = graph.input("x", data.shape());
+        let x = chain.inverse(&z, &Context::eval());
+        let mut wrt = vec![z.clone()];
+        wrt.extend(params.trainable().iter().map(|p| p.on(&graph)));
+        let wrt: Vec<&Tensor> = wrt.iter().collect();
+        let grads = tape::backward(&loss(&x.out, &x.log_det), &wrt).expect("gradients");
+        let wanted: Vec<&Tensor> = grads.iter().collect();
+        let exact = reference(&params, &data.array(), &wanted);
+        let mut program = graph.compile(gpu(), &params, &wanted).expect("a program");
+        let run = program.run(&[("x", Value::F32(floats(&data)))]);
+        let run = run.expect("a run");
+        for (i, exact) in exact.iter().enumerate() {
+            let name = format!("gradient {i}");
+            assert_close(&name, &run.f32(i).expect("floats"), exact, 4e-5);
+        }
+        let steps = &program.plan().steps;
+        let products = steps.iter().filter(|s| s.op.contains("matmul"));
+        (exact, products.count(), steps.len())
+    });
+    for other in [&results[1], &results[2]] {
+        for (a, b) in results[0].0.iter().zip(&other.0) {
+            for (a, b) in a.data.iter().zip(&b.data) {
+                assert!((a - b).abs() < 1e-7 * (1.0 + b.abs()), "{a} {b}");
+            }
+        }
+    }
+    let counts: Vec<_> = results.iter().map(|r| (r.1, r.2)).collect();
+    // Four networks of two layers: once there, and once more on the way back.
+    assert_eq!(counts[0].0, counts[2].0 + 8, "{counts:?}");
+    assert_eq!(counts[1].0, counts[2].0 + 16, "{counts:?}");
+    assert!(counts[0].1 < counts[1].1, "{counts:?}");
 }

@@ -34,6 +34,7 @@ mod misuse;
 mod nan;
 mod nn;
 mod norm;
+mod observers;
 mod optim;
 mod optim_groups;
 mod params;

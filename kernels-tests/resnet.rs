@@ -120,7 +120,7 @@ fn batch_norms_of_a_whole_network_are_observed() {
     );
     assert_eq!(names[0], "bn1");
     let last = seen.last().unwrap();
-    assert_eq!((last.name.as_str(), last.kind), ("fc", "linear"));
+    assert_eq!((last.name.as_str(), last.kind.as_str()), ("fc", "linear"));
     assert_eq!(last.output.shape(), y.shape());
     // Losses on them reach the image.
     let mut loss = y.mean(&[], false);

@@ -109,6 +109,7 @@ fn pull(
             .located(place));
         }
     }
+    let _unobserved = graph.unobserved();
     let last = seeds.iter().map(|(t, _)| t.id().node.0).max().unwrap_or(0) as usize;
     let needed = depends_on(&graph, wrt, last);
     let mut grads: HashMap<ValueId, Tensor> = HashMap::new();

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use super::{Bijector, Context, Mapped, Rebuilt, Traced, Upstream, no_log_det, reversible};
+use super::reversible::{self, Step};
+use super::{Bijector, Context, Mapped, Rebuilt, Upstream, no_log_det};
 use crate::{Error, Result, Tensor};
 
 /// What a [`Chain`] keeps for its gradient.
@@ -21,7 +22,8 @@ pub enum Memory {
 }
 
 /// Layers one after the other, itself a bijector. Its name and the layers' positions
-/// stand in errors and traces: `level 0.3 actnorm`.
+/// stand in errors and in what is observed ([`crate::Graph::observed`]):
+/// `level 0.3 actnorm`.
 #[derive(Clone)]
 pub struct Chain {
     name: String,
@@ -72,11 +74,17 @@ impl Chain {
         self.layers.is_empty()
     }
 
+    fn steps(&self) -> Vec<Step> {
+        let steps = self.layers.iter().enumerate();
+        steps.map(|(i, layer)| Step::new(layer, i)).collect()
+    }
+
     /// Layers that are recorded together: reversible ones in segments, each of the
     /// others alone.
-    fn segments(&self) -> Vec<(bool, &[Arc<dyn Bijector>])> {
+    fn segments(&self) -> Vec<(bool, Vec<Step>)> {
+        let steps = self.steps();
         let most = match self.memory {
-            Memory::Store => return vec![(false, &self.layers)],
+            Memory::Store => return vec![(false, steps)],
             Memory::Rebuild => usize::MAX,
             Memory::Checkpoint(k) => k.max(1),
         };
@@ -85,18 +93,42 @@ impl Chain {
         for (i, layer) in self.layers.iter().enumerate() {
             let reversible = layer.is_reversible();
             if (!reversible || i - start == most) && start < i {
-                segments.push((true, &self.layers[start..i]));
+                segments.push((true, steps[start..i].to_vec()));
                 start = i;
             }
             if !reversible {
-                segments.push((false, &self.layers[i..=i]));
+                segments.push((false, steps[i..=i].to_vec()));
                 start = i + 1;
             }
         }
         if start < self.layers.len() {
-            segments.push((true, &self.layers[start..]));
+            segments.push((true, steps[start..].to_vec()));
         }
         segments
+    }
+
+    /// The segments of one direction on `x`, one after the other.
+    #[track_caller]
+    fn run(&self, segments: Vec<(bool, Vec<Step>)>, x: &Tensor, cx: &Context<'_>) -> Mapped {
+        let from = x.graph().observed_so_far();
+        let mut out = x.clone();
+        let mut log_det: Option<Tensor> = None;
+        for (reversible, steps) in segments {
+            // First values are computed once and have no gradient.
+            let mapped = match reversible && cx.first_values().is_none() {
+                true => reversible::record(&steps, &out, cx),
+                false => reversible::forward(&steps, &out, cx),
+            };
+            out = mapped.out;
+            log_det = Some(match log_det {
+                Some(sum) => sum.add(&mapped.log_det),
+                None => mapped.log_det,
+            });
+        }
+        x.graph()
+            .place_observed(from, |inner| format!("{}.{inner}", self.name));
+        let log_det = log_det.unwrap_or_else(|| no_log_det(x));
+        Mapped { out, log_det }
     }
 }
 
@@ -106,54 +138,17 @@ impl Bijector for Chain {
     }
 
     fn forward(&self, x: &Tensor, cx: &Context<'_>) -> Mapped {
-        let mut out = x.clone();
-        let mut log_det: Option<Tensor> = None;
-        for (reversible, layers) in self.segments() {
-            // First values are computed once and have no gradient.
-            let mapped = match reversible && cx.first_values().is_none() {
-                true => reversible::record(layers, &out, cx),
-                false => reversible::forward(layers, &out, cx),
-            };
-            out = mapped.out;
-            log_det = Some(match log_det {
-                Some(sum) => sum.add(&mapped.log_det),
-                None => mapped.log_det,
-            });
-        }
-        let log_det = log_det.unwrap_or_else(|| no_log_det(x));
-        Mapped { out, log_det }
+        self.run(self.segments(), x, cx)
     }
 
     fn inverse(&self, z: &Tensor, cx: &Context<'_>) -> Mapped {
-        let mut out = z.clone();
-        let mut log_det: Option<Tensor> = None;
-        for (reversible, layers) in self.segments().into_iter().rev() {
-            let layers = reversible::inverted(layers);
-            let mapped = match reversible && cx.first_values().is_none() {
-                true => reversible::record(&layers, &out, cx),
-                false => reversible::forward(&layers, &out, cx),
-            };
-            out = mapped.out;
-            log_det = Some(match log_det {
-                Some(sum) => sum.add(&mapped.log_det),
-                None => mapped.log_det,
-            });
-        }
-        let log_det = log_det.unwrap_or_else(|| no_log_det(z));
-        Mapped { out, log_det }
+        let turned = self.segments().into_iter().rev();
+        let turned = turned.map(|(reversible, steps)| (reversible, reversible::inverted(&steps)));
+        self.run(turned.collect(), z, cx)
     }
 
     fn is_reversible(&self) -> bool {
         self.layers.iter().all(|l| l.is_reversible())
-    }
-
-    fn trace(&self, path: &str, x: &Tensor, cx: &Context<'_>, found: &mut Vec<Traced>) -> Tensor {
-        let mut out = x.clone();
-        for (i, layer) in self.layers.iter().enumerate() {
-            let path = format!("{path}.{i} {}", layer.name());
-            out = layer.trace(&path, &out, cx, found);
-        }
-        out
     }
 
     /// Per pixel of the input. What a layer behind a squeeze gives for a block of 2x2
@@ -196,7 +191,19 @@ impl Bijector for Chain {
         wrt: &[&Tensor],
         cx: &Context<'_>,
     ) -> Result<Rebuilt> {
-        let (x, dx, grads) = reversible::backward(&self.layers, z, upstream, wrt, cx)?;
+        let (x, dx, grads) = reversible::backward(&self.steps(), z, upstream, wrt, cx)?;
+        Ok(Rebuilt { x, dx, grads })
+    }
+
+    fn backward_inverse(
+        &self,
+        x: &Tensor,
+        upstream: &Upstream,
+        wrt: &[&Tensor],
+        cx: &Context<'_>,
+    ) -> Result<Rebuilt> {
+        let steps = reversible::inverted(&self.steps());
+        let (x, dx, grads) = reversible::backward(&steps, x, upstream, wrt, cx)?;
         Ok(Rebuilt { x, dx, grads })
     }
 }

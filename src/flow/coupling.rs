@@ -1,7 +1,7 @@
 //! Coupling layers: one part of the channels or pixels passes through and, by a network,
 //! tells how the rest is scaled and shifted.
 
-use super::{Bijector, Context, Mapped, Network, Rebuilt, Upstream};
+use super::{Bijector, Context, Mapped, Network, Rebuilt, Upstream, raw_values};
 use crate::ops::{CouplingMask, CouplingParams, CouplingScale, RawLayout};
 use crate::{Error, Result, Tensor, tape};
 
@@ -45,10 +45,44 @@ impl Coupling {
     /// through is the same).
     fn raw(&self, x: &Tensor, cx: &Context<'_>) -> Tensor {
         let seen = passed(self.name(), self.params.mask, x);
-        match seen.check() {
-            Ok(()) => self.network.apply(&seen, cx),
-            Err(_) => seen,
-        }
+        raw_values(&*self.network, &seen, cx)
+    }
+
+    /// From the output of the layer or of its inverse: the input rebuilt, and the gradients.
+    /// What passes through is the same in both, so one evaluation of the network serves the
+    /// way back and the gradient.
+    fn pull(
+        &self,
+        output: &Tensor,
+        inverse: bool,
+        upstream: &Upstream,
+        wrt: &[&Tensor],
+        cx: &Context<'_>,
+    ) -> Result<Rebuilt> {
+        let y = output.stop_gradient();
+        let raw = self.raw(&y, cx);
+        let x = match inverse {
+            false => y.coupling_inverse(&raw, &self.params).0,
+            true => y.coupling(&raw, &self.params).0,
+        };
+        let x = x.stop_gradient();
+        raw.check()?;
+        let dy = match &upstream.out {
+            Some(dy) => dy.clone(),
+            None => y.zeros_like(),
+        };
+        let log_det = upstream.log_det.as_ref();
+        let (dx, draw) = y.coupling_grad(&raw, &dy, log_det, &self.params, inverse);
+        draw.check()?;
+        let mut targets = vec![&y];
+        targets.extend(wrt);
+        let mut grads = tape::partial_gradients(&[(raw, draw)], &targets)?;
+        let rest = grads.split_off(1);
+        let dx = match grads.pop().flatten() {
+            Some(through_network) => dx.add(&through_network),
+            None => dx,
+        };
+        Ok(Rebuilt { x, dx, grads: rest })
     }
 }
 
@@ -100,8 +134,6 @@ impl Bijector for Coupling {
         Mapped { out, log_det }
     }
 
-    /// What passes through is the same in input and output, so one evaluation of the
-    /// network serves the inverse and the gradient.
     fn backward(
         &self,
         z: &Tensor,
@@ -109,25 +141,17 @@ impl Bijector for Coupling {
         wrt: &[&Tensor],
         cx: &Context<'_>,
     ) -> Result<Rebuilt> {
-        let z = z.stop_gradient();
-        let raw = self.raw(&z, cx);
-        let x = z.coupling_inverse(&raw, &self.params).0.stop_gradient();
-        raw.check()?;
-        let dz = match &upstream.out {
-            Some(dz) => dz.clone(),
-            None => z.zeros_like(),
-        };
-        let (dx, draw) = z.coupling_grad(&raw, &dz, upstream.log_det.as_ref(), &self.params, false);
-        draw.check()?;
-        let mut targets = vec![&z];
-        targets.extend(wrt);
-        let mut grads = tape::partial_gradients(&[(raw, draw)], &targets)?;
-        let rest = grads.split_off(1);
-        let dx = match grads.pop().flatten() {
-            Some(through_network) => dx.add(&through_network),
-            None => dx,
-        };
-        Ok(Rebuilt { x, dx, grads: rest })
+        self.pull(z, false, upstream, wrt, cx)
+    }
+
+    fn backward_inverse(
+        &self,
+        x: &Tensor,
+        upstream: &Upstream,
+        wrt: &[&Tensor],
+        cx: &Context<'_>,
+    ) -> Result<Rebuilt> {
+        self.pull(x, true, upstream, wrt, cx)
     }
 
     fn pixel_log_det(&self, x: &Tensor, cx: &Context<'_>) -> Tensor {

@@ -1,6 +1,6 @@
 //! A chain of bijectors over a base distribution: a density and a sampler.
 
-use super::{Base, Bijector, Chain, Context, FirstValues, Mapped, Traced};
+use super::{Base, Bijector, Chain, Context, FirstValues, Mapped};
 use crate::{Error, Gpu, Graph, Outputs, Params, Result, Shape, Tensor, Value};
 
 /// `log p(x) = log p_base(z) + log |det dz/dx|` with `z` = chain(x).
@@ -88,14 +88,17 @@ impl Flow {
     /// Errors: [`Error::NonFinite`] with the layer's place in the chain; those of a run.
     pub fn check_finite(&self, gpu: &Gpu, params: &Params, batch: &Batch<'_>) -> Result<()> {
         let (names, wanted) = batch.with(|x, cx| {
-            let mut found = Vec::new();
-            self.chain.trace(self.chain.name(), x, &cx, &mut found);
+            self.chain.forward(x, &cx);
             let mut names = vec!["the input".to_string()];
             let mut wanted = vec![x.clone()];
-            for Traced { name, mapped } in found {
-                wanted.extend([mapped.out, mapped.log_det]);
-                names.push(name.clone());
-                names.push(format!("the log-determinant of {name}"));
+            for step in x.graph().observed() {
+                // Layers inside of networks say less than the step that they belong to.
+                let Some(log_det) = step.log_det else {
+                    continue;
+                };
+                wanted.extend([step.output, log_det]);
+                names.push(step.name.clone());
+                names.push(format!("the log-determinant of {}", step.name));
             }
             (names, wanted)
         });

@@ -91,18 +91,11 @@ pub struct Rebuilt {
     pub grads: Vec<Option<Tensor>>,
 }
 
-/// One layer's results in [`Bijector::trace`].
-pub struct Traced {
-    /// The layer's place: `flow.0 level 1.2 actnorm`.
-    pub name: String,
-    /// What it gave.
-    pub mapped: Mapped,
-}
-
 /// An invertible map with a tractable log-determinant. Axis 0 of all tensors is the
 /// batch. A wrong shape gives poisoned tensors, never a panic.
 pub trait Bijector: Send + Sync {
-    /// The kind of layer, for errors and traces; a [`Chain`] adds the position.
+    /// The kind of layer, for errors and observers ([`Graph::observed`]); a [`Chain`] adds
+    /// the position.
     fn name(&self) -> &str;
 
     /// From data to latents.
@@ -119,19 +112,6 @@ pub trait Bijector: Send + Sync {
     /// states. A [`Chain`] stores what surrounds these.
     fn is_reversible(&self) -> bool {
         true
-    }
-
-    /// Appends what this layer gives for `x` to `found` and returns its output; compound
-    /// layers take themselves apart. For probes that look for the first layer with a
-    /// value that is not finite.
-    fn trace(&self, path: &str, x: &Tensor, cx: &Context<'_>, found: &mut Vec<Traced>) -> Tensor {
-        let mapped = self.forward(x, cx);
-        let out = mapped.out.clone();
-        found.push(Traced {
-            name: path.into(),
-            mapped,
-        });
-        out
     }
 
     /// What every pixel of an image `[N, C, H, W]` contributes to the log-determinant
@@ -165,6 +145,21 @@ pub trait Bijector: Send + Sync {
         let replayed = self.forward(&x, cx);
         let (dx, grads) = upstream.pull(&replayed, &x, wrt)?;
         Ok(Rebuilt { x, dx, grads })
+    }
+
+    /// The same for [`Bijector::inverse`]: from its output `x` and the upstream gradients,
+    /// rebuilds the latents ([`Rebuilt::x`]) and gives the gradients by them and by `wrt`.
+    fn backward_inverse(
+        &self,
+        x: &Tensor,
+        upstream: &Upstream,
+        wrt: &[&Tensor],
+        cx: &Context<'_>,
+    ) -> Result<Rebuilt> {
+        let z = self.forward(&x.stop_gradient(), cx).out.stop_gradient();
+        let replayed = self.inverse(&z, cx);
+        let (dx, grads) = upstream.pull(&replayed, &z, wrt)?;
+        Ok(Rebuilt { x: z, dx, grads })
     }
 }
 
@@ -213,9 +208,6 @@ impl<B: Bijector + ?Sized> Bijector for Box<B> {
     fn is_reversible(&self) -> bool {
         (**self).is_reversible()
     }
-    fn trace(&self, path: &str, x: &Tensor, cx: &Context<'_>, found: &mut Vec<Traced>) -> Tensor {
-        (**self).trace(path, x, cx, found)
-    }
     fn pixel_log_det(&self, x: &Tensor, cx: &Context<'_>) -> Tensor {
         (**self).pixel_log_det(x, cx)
     }
@@ -228,6 +220,15 @@ impl<B: Bijector + ?Sized> Bijector for Box<B> {
     ) -> Result<Rebuilt> {
         (**self).backward(z, upstream, wrt, cx)
     }
+    fn backward_inverse(
+        &self,
+        x: &Tensor,
+        upstream: &Upstream,
+        wrt: &[&Tensor],
+        cx: &Context<'_>,
+    ) -> Result<Rebuilt> {
+        (**self).backward_inverse(x, upstream, wrt, cx)
+    }
 }
 
 /// A network inside a layer of a flow. Every [`Layer`] is one; networks that use the
@@ -236,6 +237,20 @@ pub trait Network: Send + Sync {
     /// Appends the network to the graph of `x`.
     #[track_caller]
     fn apply(&self, x: &Tensor, cx: &Context<'_>) -> Tensor;
+}
+
+/// The raw values that a coupling's network gives. Layers in it that have no name of their
+/// own are observed under the coupling's.
+#[track_caller]
+fn raw_values(network: &dyn Network, seen: &Tensor, cx: &Context<'_>) -> Tensor {
+    if seen.check().is_err() {
+        return seen.clone();
+    }
+    let graph = seen.graph();
+    let from = graph.observed_so_far();
+    let raw = network.apply(seen, cx);
+    graph.place_observed(from, |inner| format!("network {inner}"));
+    raw
 }
 
 impl<L: Layer> Network for L {

@@ -1,7 +1,7 @@
 //! Multi-scale flows: after every level half of the channels is factored out (Dinh et
 //! al. 2017, arXiv 1605.08803, section 3.6), under a prior that the other half predicts.
 
-use super::{Bijector, Chain, Context, Mapped, Network, Traced, no_log_det};
+use super::{Bijector, Chain, Context, Mapped, Network, no_log_det};
 use crate::ops::{CouplingMask, CouplingParams, CouplingScale, RawLayout};
 use crate::{Error, Tensor};
 
@@ -210,12 +210,7 @@ impl MultiScale {
         factored.sum::<usize>() + size(self.last)
     }
 
-    fn forward_with(
-        &self,
-        x: &Tensor,
-        cx: &Context<'_>,
-        mut see: impl FnMut(&Chain, &Tensor, Option<(&Split, &Mapped)>),
-    ) -> Mapped {
+    fn encode(&self, x: &Tensor, cx: &Context<'_>) -> Mapped {
         let samples = x.dim(0);
         let mut out = x.clone();
         let mut log_det: Option<Tensor> = None;
@@ -230,23 +225,26 @@ impl MultiScale {
             let mapped = level.chain.forward(&out, cx);
             sum(&mut log_det, &mapped.log_det);
             let (kept, eps, by_split) = level.split.split(&mapped.out, cx);
-            let split = Mapped {
-                out: eps.clone(),
-                log_det: by_split.clone(),
-            };
-            see(&level.chain, &out, Some((&level.split, &split)));
+            level.observe_split("split", &mapped.out, &eps, &by_split);
             sum(&mut log_det, &by_split);
             latents.push(eps.reshape([samples, size(level.factored)]));
             out = kept;
         }
         let mapped = self.top.forward(&out, cx);
-        see(&self.top, &out, None);
         sum(&mut log_det, &mapped.log_det);
         latents.push(mapped.out.reshape([samples, size(self.last)]));
         Mapped {
             out: Tensor::concat(&latents.iter().collect::<Vec<_>>(), 1),
             log_det: log_det.unwrap_or(mapped.log_det),
         }
+    }
+}
+
+impl Level {
+    fn observe_split(&self, kind: &str, input: &Tensor, output: &Tensor, log_det: &Tensor) {
+        let name = format!("{} split", self.chain.name());
+        let graph = input.graph();
+        graph.observe_step(&name, kind, input, output, log_det);
     }
 }
 
@@ -260,7 +258,11 @@ impl Bijector for MultiScale {
     }
 
     fn forward(&self, x: &Tensor, cx: &Context<'_>) -> Mapped {
-        self.forward_with(x, cx, |_, _, _| ())
+        let graph = x.graph();
+        let from = graph.observed_so_far();
+        let mapped = self.encode(x, cx);
+        graph.place_observed(from, |inner| format!("{} {inner}", self.name()));
+        mapped
     }
 
     fn inverse(&self, z: &Tensor, cx: &Context<'_>) -> Mapped {
@@ -278,6 +280,7 @@ impl Bijector for MultiScale {
                 log_det: wrong,
             };
         }
+        let from = z.graph().observed_so_far();
         let samples = z.dim(0);
         let mut end = self.dims();
         let mut take = |[c, h, w]: [usize; 3]| {
@@ -289,29 +292,20 @@ impl Bijector for MultiScale {
             mut log_det,
         } = self.top.inverse(&take(self.last), cx);
         for level in self.levels.iter().rev() {
-            let joined = level.split.join(&out, &take(level.factored), cx);
+            let eps = take(level.factored);
+            let joined = level.split.join(&out, &eps, cx);
+            level.observe_split("inverse split", &eps, &joined.out, &joined.log_det);
             let mapped = level.chain.inverse(&joined.out, cx);
             log_det = log_det.add(&joined.log_det).add(&mapped.log_det);
             out = mapped.out;
         }
+        z.graph()
+            .place_observed(from, |inner| format!("{} {inner}", self.name()));
         Mapped { out, log_det }
     }
 
     fn is_reversible(&self) -> bool {
         let mut chains = self.levels.iter().map(|l| &l.chain).chain([&self.top]);
         chains.all(|c| c.is_reversible())
-    }
-
-    fn trace(&self, path: &str, x: &Tensor, cx: &Context<'_>, found: &mut Vec<Traced>) -> Tensor {
-        let mapped = self.forward_with(x, cx, |chain, x, split| {
-            chain.trace(&format!("{path} {}", chain.name()), x, cx, found);
-            if let Some((split, mapped)) = split {
-                found.push(Traced {
-                    name: format!("{path} {} {}", chain.name(), split.name()),
-                    mapped: mapped.clone(),
-                });
-            }
-        });
-        mapped.out
     }
 }

@@ -8,45 +8,71 @@
 
 use std::sync::Arc;
 
-use super::{Bijector, Context, Mapped, Upstream};
+use super::{Bijector, Context, Mapped, Rebuilt, Upstream};
 use crate::graph::{Graph, Kind, Source, Tensor, ValueId};
 use crate::nn::Mode;
 use crate::ops::{segment, stand_in};
 use crate::{DType, Result, tape};
 
-/// A layer from latents to data: what is rebuilt is its latent side, by
-/// [`Bijector::forward`].
-struct Inverted(Arc<dyn Bijector>);
+/// A layer of a chain, from data to latents or back.
+#[derive(Clone)]
+pub(super) struct Step {
+    layer: Arc<dyn Bijector>,
+    /// Its number in the chain.
+    place: usize,
+    inverse: bool,
+}
 
-impl Bijector for Inverted {
-    fn name(&self) -> &str {
-        self.0.name()
+impl Step {
+    pub fn new(layer: &Arc<dyn Bijector>, place: usize) -> Self {
+        Step {
+            layer: layer.clone(),
+            place,
+            inverse: false,
+        }
     }
 
-    fn forward(&self, z: &Tensor, cx: &Context<'_>) -> Mapped {
-        self.0.inverse(z, cx)
+    #[track_caller]
+    fn run(&self, x: &Tensor, cx: &Context<'_>) -> Mapped {
+        let graph = x.graph();
+        let from = graph.observed_so_far();
+        let name = self.layer.name();
+        let (mapped, kind) = match self.inverse {
+            false => (self.layer.forward(x, cx), name.to_string()),
+            true => (self.layer.inverse(x, cx), format!("inverse {name}")),
+        };
+        graph.observe_step(name, &kind, x, &mapped.out, &mapped.log_det);
+        graph.place_observed(from, |inner| format!("{} {inner}", self.place));
+        mapped
     }
 
-    fn inverse(&self, x: &Tensor, cx: &Context<'_>) -> Mapped {
-        self.0.forward(x, cx)
-    }
-
-    fn is_reversible(&self) -> bool {
-        self.0.is_reversible()
+    fn backward(
+        &self,
+        output: &Tensor,
+        upstream: &Upstream,
+        wrt: &[&Tensor],
+        cx: &Context<'_>,
+    ) -> Result<Rebuilt> {
+        match self.inverse {
+            false => self.layer.backward(output, upstream, wrt, cx),
+            true => self.layer.backward_inverse(output, upstream, wrt, cx),
+        }
     }
 }
 
 /// The layers of the inverse, in the order in which it runs them.
-pub(super) fn inverted(layers: &[Arc<dyn Bijector>]) -> Vec<Arc<dyn Bijector>> {
+pub(super) fn inverted(layers: &[Step]) -> Vec<Step> {
     let layers = layers.iter().rev().cloned();
-    layers
-        .map(|l| Arc::new(Inverted(l)) as Arc<dyn Bijector>)
-        .collect()
+    let turned = |step: Step| Step {
+        inverse: !step.inverse,
+        ..step
+    };
+    layers.map(turned).collect()
 }
 
 /// Records `layers` on `x` as one segment.
 #[track_caller]
-pub(super) fn record(layers: &[Arc<dyn Bijector>], x: &Tensor, cx: &Context<'_>) -> Mapped {
+pub(super) fn record(layers: &[Step], x: &Tensor, cx: &Context<'_>) -> Mapped {
     let graph = x.graph();
     let start = graph.len();
     let mapped = forward(layers, x, cx);
@@ -103,7 +129,7 @@ pub(super) fn record(layers: &[Arc<dyn Bijector>], x: &Tensor, cx: &Context<'_>)
 /// the recorded layers, from the first input on. What was rebuilt is cut off from what it
 /// was rebuilt from and has none. (Whoever asks for these stores activations after all.)
 fn twice_differentiable(
-    layers: &[Arc<dyn Bijector>],
+    layers: &[Step],
     mode: Mode,
     condition: Option<usize>,
     inputs: &[Tensor],
@@ -161,11 +187,11 @@ fn twice_differentiable(
 
 /// The layers one after the other, log-determinants added up.
 #[track_caller]
-pub(super) fn forward(layers: &[Arc<dyn Bijector>], x: &Tensor, cx: &Context<'_>) -> Mapped {
+pub(super) fn forward(layers: &[Step], x: &Tensor, cx: &Context<'_>) -> Mapped {
     let mut out = x.clone();
     let mut log_det: Option<Tensor> = None;
     for layer in layers {
-        let mapped = layer.forward(&out, cx);
+        let mapped = layer.run(&out, cx);
         out = mapped.out;
         log_det = Some(match log_det {
             Some(sum) => sum.add(&mapped.log_det),
@@ -178,7 +204,7 @@ pub(super) fn forward(layers: &[Arc<dyn Bijector>], x: &Tensor, cx: &Context<'_>
 
 /// From the last layer to the first: the input rebuilt, and the gradients.
 pub(super) fn backward(
-    layers: &[Arc<dyn Bijector>],
+    layers: &[Step],
     z: &Tensor,
     upstream: &Upstream,
     wrt: &[&Tensor],

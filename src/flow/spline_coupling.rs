@@ -4,7 +4,7 @@
 use super::base::per_sample;
 use super::coupling::{passed, passes};
 use super::preprocess::per_pixel;
-use super::{Bijector, Context, Mapped, Network, Rebuilt, Upstream};
+use super::{Bijector, Context, Mapped, Network, Rebuilt, Upstream, raw_values};
 use crate::ops::{CouplingMask, CouplingParams, SplineParams};
 use crate::{Error, Result, Tensor, tape};
 
@@ -39,10 +39,40 @@ impl SplineCoupling {
 
     fn raw(&self, x: &Tensor, cx: &Context<'_>) -> Tensor {
         let seen = passed(self.name(), self.mask, x);
-        match seen.check() {
-            Ok(()) => self.network.apply(&seen, cx),
-            Err(_) => seen,
-        }
+        raw_values(&*self.network, &seen, cx)
+    }
+
+    /// From the output of the layer or of its inverse: the input rebuilt, and the gradients.
+    /// What passes through is the same in both, so one evaluation of the network serves the
+    /// way back and the gradient.
+    fn pull(
+        &self,
+        output: &Tensor,
+        inverse: bool,
+        upstream: &Upstream,
+        wrt: &[&Tensor],
+        cx: &Context<'_>,
+    ) -> Result<Rebuilt> {
+        let y = output.stop_gradient();
+        let raw = self.raw(&y, cx);
+        raw.check()?;
+        let given = raw.stop_gradient();
+        let x = self.map(&y, &given, !inverse).out.stop_gradient();
+        let replayed = self.map(&x, &given, inverse);
+        let (dx, mut draw) = upstream.pull(&replayed, &x, &[&given])?;
+        let Some(draw) = draw.pop().flatten() else {
+            let grads = vec![None; wrt.len()];
+            return Ok(Rebuilt { x, dx, grads });
+        };
+        let mut targets = vec![&y];
+        targets.extend(wrt);
+        let mut grads = tape::partial_gradients(&[(raw, draw)], &targets)?;
+        let rest = grads.split_off(1);
+        let dx = match grads.pop().flatten() {
+            Some(through_network) => dx.add(&through_network),
+            None => dx,
+        };
+        Ok(Rebuilt { x, dx, grads: rest })
     }
 
     /// The layer or its inverse, with given raw values.
@@ -135,8 +165,6 @@ impl Bijector for SplineCoupling {
         per_pixel(self.name(), &log_slope)
     }
 
-    /// What passes through is the same in input and output, so one evaluation of the
-    /// network serves the inverse and the gradient.
     fn backward(
         &self,
         z: &Tensor,
@@ -144,25 +172,16 @@ impl Bijector for SplineCoupling {
         wrt: &[&Tensor],
         cx: &Context<'_>,
     ) -> Result<Rebuilt> {
-        let z = z.stop_gradient();
-        let raw = self.raw(&z, cx);
-        raw.check()?;
-        let given = raw.stop_gradient();
-        let x = self.map(&z, &given, true).out.stop_gradient();
-        let replayed = self.map(&x, &given, false);
-        let (dx, mut draw) = upstream.pull(&replayed, &x, &[&given])?;
-        let Some(draw) = draw.pop().flatten() else {
-            let grads = vec![None; wrt.len()];
-            return Ok(Rebuilt { x, dx, grads });
-        };
-        let mut targets = vec![&z];
-        targets.extend(wrt);
-        let mut grads = tape::partial_gradients(&[(raw, draw)], &targets)?;
-        let rest = grads.split_off(1);
-        let dx = match grads.pop().flatten() {
-            Some(through_network) => dx.add(&through_network),
-            None => dx,
-        };
-        Ok(Rebuilt { x, dx, grads: rest })
+        self.pull(z, false, upstream, wrt, cx)
+    }
+
+    fn backward_inverse(
+        &self,
+        x: &Tensor,
+        upstream: &Upstream,
+        wrt: &[&Tensor],
+        cx: &Context<'_>,
+    ) -> Result<Rebuilt> {
+        self.pull(x, true, upstream, wrt, cx)
     }
 }

@@ -98,9 +98,12 @@ pub(crate) struct Update {
 #[derive(Clone)]
 pub(crate) struct Seen {
     pub name: String,
-    pub kind: &'static str,
+    /// Whether the layers around it complete its name.
+    pub placed: bool,
+    pub kind: String,
     pub input: ValueId,
     pub output: ValueId,
+    pub log_det: Option<ValueId>,
 }
 
 #[derive(Default)]
@@ -116,6 +119,8 @@ pub(crate) struct Nodes {
     pub claimed: Vec<(String, u64)>,
     /// Calls of layers.
     pub seen: Vec<Seen>,
+    /// How many gradients are being recorded, one inside the other.
+    pub unobserved: u32,
     /// Gradients that lie like an arena of a set: what watched programs look at.
     pub packed_gradients: Vec<(u64, usize, ValueId)>,
 }

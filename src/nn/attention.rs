@@ -86,7 +86,9 @@ impl Tensor {
             let hidden = scores.full_like(HIDDEN);
             scores = column.less_equal(&row).select(&scores, &hidden);
         }
-        scores.softmax(-1).matmul(values)
+        let y = scores.softmax(-1).matmul(values);
+        self.graph().observe("", "attention", self, &y);
+        y
     }
 
     /// The pseudo-inverse of matrices `[.., m, m]` by `iterations` steps of
@@ -176,6 +178,7 @@ impl Tensor {
         let pinv = kernel.pinv_iterate(how.iterations);
         let seen = softmax(&few_queries, keys).matmul(values);
         let out = softmax(self, &few_keys).matmul(&pinv.matmul(&seen));
+        self.graph().observe("", "nystrom attention", self, &out);
         NystromAttention { out, kernel, pinv }
     }
 }

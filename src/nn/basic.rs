@@ -93,11 +93,14 @@ impl Dropout {
 impl Layer for Dropout {
     fn forward(&self, x: &Tensor, mode: Mode) -> Tensor {
         if !mode.is_train() || self.p == 0.0 {
+            x.graph().observe("", "dropout", x, x);
             return x.clone();
         }
         let keep = 1.0 - self.p;
         let mask = x.graph().bernoulli(x.shape(), keep);
-        x.mul(&mask.mul_scalar(1.0 / keep))
+        let y = x.mul(&mask.mul_scalar(1.0 / keep));
+        x.graph().observe("", "dropout", x, &y);
+        y
     }
 }
 
@@ -108,7 +111,9 @@ pub struct Flatten;
 impl Layer for Flatten {
     fn forward(&self, x: &Tensor, _: Mode) -> Tensor {
         let rows = x.dim(0);
-        x.reshape([rows, x.numel() / rows.max(1)])
+        let y = x.reshape([rows, x.numel() / rows.max(1)]);
+        x.graph().observe("", "flatten", x, &y);
+        y
     }
 }
 
@@ -117,7 +122,9 @@ pub struct Apply<F>(pub F);
 
 impl<F: Fn(&Tensor) -> Tensor + Send + Sync> Layer for Apply<F> {
     fn forward(&self, x: &Tensor, _: Mode) -> Tensor {
-        (self.0)(x)
+        let y = (self.0)(x);
+        x.graph().observe("", "function", x, &y);
+        y
     }
 }
 
@@ -157,9 +164,15 @@ impl Sequential {
 
 impl Layer for Sequential {
     fn forward(&self, x: &Tensor, mode: Mode) -> Tensor {
+        let graph = x.graph();
         let mut y = x.clone();
-        for layer in &self.layers {
+        for (i, layer) in self.layers.iter().enumerate() {
+            let from = graph.observed_so_far();
             y = layer.forward(&y, mode);
+            graph.place_observed(from, |inner| match inner {
+                "" => i.to_string(),
+                _ => format!("{i}.{inner}"),
+            });
         }
         y
     }

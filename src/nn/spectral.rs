@@ -76,6 +76,7 @@ impl Tensor {
         let least = sigma.full_like(eps);
         let small = sigma.abs().less(&least).stop_gradient();
         let weight = self.div(&small.select(&least, &sigma));
+        self.graph().observe("", "spectral norm", self, &weight);
         SpectralNorm {
             weight,
             sigma,
