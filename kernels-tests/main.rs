@@ -60,6 +60,7 @@ mod tape;
 mod training;
 mod traits;
 mod tune;
+mod vae;
 mod variants;
 mod vectors;
 mod views;

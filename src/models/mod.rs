@@ -5,7 +5,10 @@ mod autoencoder;
 mod flow;
 mod resnet;
 
-pub use autoencoder::{VqVae, VqVaeOutput};
+pub use autoencoder::{
+    Autoencoder, AutoencoderConfig, Likelihood, Posterior, Vae, VaeConfig, VaeOutput, VqVae,
+    VqVaeOutput,
+};
 pub use flow::{
     Glow, GlowConfig, GlowConvention, ImageFlow, Mixing, Nice, NiceConfig, NicePrior, RealNvp,
     RealNvpConfig, VectorCoupling, VectorFlowConfig, vector_flow,
