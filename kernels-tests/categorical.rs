@@ -108,8 +108,7 @@ fn classes_come_as_often_as_they_should() {
     }
 }
 
-/// Rare classes: maxima come from the ends of the distribution, where 24 bits of a uniform
-/// number would be too few.
+/// Many rare classes against a likely one: maxima come from the ends of the distribution.
 #[test]
 fn rare_classes_are_as_rare_as_they_should_be() {
     let k = 4096;
