@@ -77,7 +77,7 @@ fn the_last_of_many_equal_indices_stays_in_every_run() {
             if seed == 0 {
                 // The last of row 0 is one of the first that a second thread comes to, while
                 // a first one ends with more of them.
-                let half = (n / 64 + 1) / 2 * 64 + 8;
+                let half = (n / 64).div_ceil(2) * 64 + 8;
                 idx[..half].fill(0);
                 idx[half..].fill(1);
             }

@@ -28,15 +28,15 @@ struct Args {
 
 const OUTSIDE = 0xffffffffu;
 // Sums of this and an extent are still whole numbers.
-const FAR = 1073741824;
+const MOST = 1073741824;
 
 fn whole(by: ${TYPE}, extent: u32) -> i32 {
 #if TYPE == f32
-    return i32(round(clamp(by, f32(-FAR), f32(FAR))));
+    return i32(round(clamp(by, f32(-MOST), f32(MOST))));
 #elif MOTION == roll
     return i32(by % extent);
 #else
-    return i32(min(by, u32(FAR)));
+    return i32(min(by, u32(MOST)));
 #endif
 }
 

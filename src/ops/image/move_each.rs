@@ -7,7 +7,7 @@ use crate::{DType, Error, Result, Shape};
 const SHADER: &str = include_str!("../../../shaders/image/move_each.wgsl");
 
 /// Whole pixels beyond which floats count as so many; `move_each.wgsl`.
-const FAR: f64 = (1u32 << 30) as f64;
+const MOST: f64 = (1u32 << 30) as f64;
 
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Motion {
@@ -33,7 +33,7 @@ impl MoveEach {
     /// Where output `at` of an axis comes from; none outside.
     fn source(&self, at: usize, by: f64, extent: usize) -> Option<usize> {
         let whole = match self.dtype {
-            DType::F32 => by.clamp(-FAR, FAR).round_ties_even(),
+            DType::F32 => by.clamp(-MOST, MOST).round_ties_even(),
             _ => by,
         };
         let to = if self.minus {
