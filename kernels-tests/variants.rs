@@ -6,7 +6,7 @@ use flowgrad::device::Choices;
 use flowgrad::gpu::GpuOptions;
 use flowgrad::ops;
 use flowgrad::ops::{Activation, ConvParams, ConvTransposeParams};
-use flowgrad::{Gpu, Tensor};
+use flowgrad::{Gpu, Graph, Tensor, tape};
 
 use crate::support::{Case, Data, Tol, build_case, compare, run_on};
 
@@ -215,6 +215,69 @@ fn convolutions() -> Vec<Case> {
     ]
 }
 
+/// Gradients by the weight: rows and channels that fill no tile, taps in several registers
+/// and too many for them, groups, strides, images of one kernel's size.
+fn weight_gradients() -> Vec<Case> {
+    let same = ConvParams {
+        padding: [1; 4],
+        ..Default::default()
+    };
+    let plain = ConvParams::default;
+    let case = |name: &str, x: [usize; 4], o: usize, [kh, kw]: [usize; 2], params: ConvParams| {
+        let weight = [o, x[1] / params.groups, kh, kw];
+        let zeros = Graph::new();
+        let y = zeros
+            .full(x, 0.0)
+            .conv2d(&zeros.full(weight, 0.0), None, &params);
+        build_case(
+            name,
+            &[Data::f32(x, 1), Data::f32(y.shape(), 2)],
+            |graph, given| {
+                let weight = graph.full(weight, 0.0);
+                let y = given[0].conv2d(&weight, None, &params);
+                let seeds = [(y, given[1].clone())];
+                tape::backward_from(&seeds, &[&weight]).unwrap()
+            },
+            false,
+        )
+    };
+    vec![
+        case("1x1, as products", [3, 36, 2, 6], 9, [1, 1], plain()),
+        case("1x1, few channels", [2, 4, 4, 5], 3, [1, 1], plain()),
+        case("1x1, odd pixels", [2, 8, 3, 5], 5, [1, 1], plain()),
+        case("3x3", [2, 5, 7, 6], 6, [3, 3], same),
+        case("3x3, many channels", [2, 9, 5, 7], 70, [3, 3], same),
+        case("3x3, few outputs", [2, 40, 5, 4], 2, [3, 3], same),
+        case(
+            "3x3, groups",
+            [2, 12, 6, 5],
+            18,
+            [3, 3],
+            ConvParams { groups: 3, ..same },
+        ),
+        case(
+            "3x3, depthwise",
+            [2, 6, 6, 8],
+            6,
+            [3, 3],
+            ConvParams { groups: 6, ..same },
+        ),
+        case(
+            "2x4, stride 2, dilation 2",
+            [2, 6, 9, 11],
+            8,
+            [2, 4],
+            ConvParams {
+                stride: [2; 2],
+                dilation: [2; 2],
+                ..same
+            },
+        ),
+        case("1x7", [2, 3, 2, 19], 4, [1, 7], plain()),
+        case("7x7, three channels", [1, 3, 12, 13], 8, [7, 7], same),
+    ]
+}
+
 /// Runs the cases with each variant forced; `kernel_of` tells what then must have run.
 fn every_variant(kernel: &str, cases: &[Case], kernel_of: impl Fn(&str) -> &'static str) {
     let expected: Vec<_> = cases.iter().map(Case::reference).collect();
@@ -233,7 +296,8 @@ fn every_variant(kernel: &str, cases: &[Case], kernel_of: impl Fn(&str) -> &'sta
             ran |= kernels.iter().any(|name| name == kernel_of(variant));
             compare(case, &got, expected, &Tol::default());
         }
-        let possible = !["shuffle", "packed", "rows"].contains(&variant);
+        let possible = !["shuffle", "packed", "rows"].contains(&variant)
+            && (kernel, variant) != ("conv2d_weight", "product");
         assert!(
             ran || (!possible && gpu.profile().subgroup_size.is_none()),
             "{kernel}: {variant} was forced and never ran"
@@ -250,6 +314,19 @@ fn every_variant_of_products() {
         "row" => "matmul_row",
         _ => "matmul_tiled",
     });
+}
+
+#[test]
+fn every_variant_of_weight_gradients() {
+    every_variant(
+        "conv2d_weight",
+        &weight_gradients(),
+        |variant| match variant {
+            "product" => "matmul_shuffle",
+            "packed" => "conv2d_weight_shuffle",
+            _ => "conv2d_weight",
+        },
+    );
 }
 
 #[test]

@@ -4,7 +4,7 @@
 // One invocation writes EACH (1 or 4) pixels of a row for all taps along x: their SPAN
 // inputs are read once. LEFT of them come before the first input that is a multiple of
 // four, FULL fours after it, then REST more.
-// Grid: flat, over groups of pixels, then ky, then channels. Caller: ops/conv_columns.rs
+// Grid: flat, over groups of pixels, then ky, then channels. Caller: ops/conv/columns.rs
 #import grid
 #import divide
 #import wide

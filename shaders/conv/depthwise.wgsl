@@ -5,7 +5,7 @@
 // x it reads every row once, as QUADS vec4s from LEFT before the first column on, and
 // keeps the last TAPS_Y rows in registers.
 // Grid: flat, one invocation per tile (columns, rows, channels, samples).
-// Caller: ops/conv_depthwise.rs
+// Caller: ops/conv/depthwise.rs
 #import grid
 #import activation
 #import half

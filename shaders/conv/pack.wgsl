@@ -4,7 +4,7 @@
 // With FOLD > 1 the taps of a kernel row count as channels: channel c * FOLD + k is
 // x[block, c] moved by k * DILATION pixels to the left.
 // What reads the copy needs one load for four channels and no bounds.
-// Grid: flat, one invocation per row of the copy. Caller: ops/conv_pack.rs
+// Grid: flat, one invocation per row of the copy. Caller: ops/conv/pack.rs
 #import grid
 #import divide
 #import wide

@@ -6,7 +6,7 @@
 // With FOLD > 1 the taps of a kernel row count as channels, c * FOLD + k, and taps_x is 1.
 // The outputs of WIDTH times LANES are in an order in which every lane finds its WIDTH
 // next to each other.
-// Grid: flat, one invocation per vec4. Caller: ops/conv_pack.rs
+// Grid: flat, one invocation per vec4. Caller: ops/conv/pack.rs
 #import grid
 #import divide
 #import wide

@@ -10,7 +10,7 @@
 // one tile per lane. The TO weights of a tap are read once by all lanes together and
 // shuffled around: loads are what a software adapter spends its time on.
 // Grid: flat, subgroups over tiles of pixels (columns, rows, samples), then tiles of channels, groups.
-// Caller: ops/conv_packed.rs
+// Caller: ops/conv/packed.rs
 #import grid
 #import divide
 #import activation

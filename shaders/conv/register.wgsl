@@ -12,7 +12,7 @@
 // FULL fours after it, then REST more.
 // Grid: flat, x over tiles of a row, then rows, samples (together padded to whole
 // subgroups), tiles of channels, groups.
-// Caller: ops/conv_direct.rs
+// Caller: ops/conv/register.rs
 #import grid
 #import activation
 #import half

@@ -8,7 +8,7 @@
 // channels, every lane its own channels. What a tap sees of the TM pixels is read once by
 // all lanes together and shuffled around, as in matmul_shuffle.wgsl.
 // Grid: flat, subgroups over tiles of channels, then of pixels of all samples, then groups.
-// Caller: ops/conv_rows.rs
+// Caller: ops/conv/rows.rs
 #import grid
 #import divide
 #import activation

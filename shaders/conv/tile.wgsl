@@ -4,7 +4,7 @@
 // A workgroup of COLUMNS x ROWS invocations computes ROWS * TM channels at COLUMNS * TN
 // pixels of all samples, as matmul_tiled.wgsl does.
 // Grid: flat workgroups, over tiles of pixels, then tiles of channels, then groups.
-// Caller: ops/conv_tiled.rs
+// Caller: ops/conv/tile.rs
 #import grid
 #import divide
 #import activation

@@ -11,7 +11,7 @@
 // the values of x move through the registers. With FOLD > 1 taps count as channels. An
 // iteration takes PIXELS (2 or 4) of a row, because all sums are touched in each.
 // Grid: flat, subgroups over tiles of (quads, kernel rows, blocks of taps), then tiles of
-// output channels, groups, chunks. Caller: ops/conv_weight.rs
+// output channels, groups, chunks. Caller: ops/conv/weight_packed.rs
 #import grid
 #import divide
 #import wide

@@ -43,6 +43,7 @@ pub fn variants(kernel: &str) -> Vec<&'static str> {
     match kernel {
         "matmul" => product::variants::PRODUCTS.names(),
         "conv2d" => conv::variants::CONVOLUTIONS.names(),
+        "conv2d_weight" => conv::weight_variants::WEIGHT_GRADIENTS.names(),
         _ => Vec::new(),
     }
 }

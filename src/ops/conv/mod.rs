@@ -17,6 +17,10 @@ mod transpose;
 pub(in crate::ops) mod variants;
 mod weight;
 mod weight_packed;
+mod weight_problem;
+mod weight_product;
+mod weight_register;
+pub(in crate::ops) mod weight_variants;
 pub(in crate::ops) mod window;
 
 pub use conv1d::Conv1dParams;

@@ -6,18 +6,11 @@ use super::direct::{Convolution, Direct};
 use super::pack::{Image, Order, View, pack_weight};
 use super::register::even_tile;
 use crate::Result;
-use crate::device::{DeviceClass, DeviceProfile, LOOP_BUDGET};
+use crate::device::{DeviceProfile, LOOP_BUDGET};
 use crate::graph::{KernelBuilder, Lower, Slot};
 use crate::ops::variant::Variant;
 
 const SHADER: &str = include_str!("../../../shaders/conv/packed.wgsl");
-
-/// The lanes of a subgroup that shares its reads, where copies pay.
-pub(crate) fn shared_lanes(cx: &Lower<'_>, flops: usize) -> Option<usize> {
-    let software = cx.device().class == DeviceClass::Software;
-    let pays = software && can_share(cx.device()) && worth(cx.device(), flops);
-    pays.then_some(cx.device().subgroup_size? as usize)
-}
 
 /// Whether subgroups have a size that the packed kernels are written for.
 pub(in crate::ops) fn can_share(device: &DeviceProfile) -> bool {

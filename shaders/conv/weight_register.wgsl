@@ -11,7 +11,7 @@
 // then REST more.
 // Grid: flat, x over blocks of a kernel row, then kernel rows, tiles of input channels
 // (together padded to whole subgroups), tiles of output channels, groups, chunks.
-// Caller: ops/conv_weight.rs
+// Caller: ops/conv/weight_register.rs
 #import grid
 #import wide
 
