@@ -40,6 +40,7 @@ mod optim_groups;
 mod params;
 mod penalties;
 mod pipelines;
+mod pixelcnn;
 mod plans;
 mod pointwise;
 mod pool;

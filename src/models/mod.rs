@@ -6,8 +6,8 @@ mod flow;
 mod resnet;
 
 pub use autoencoder::{
-    Autoencoder, AutoencoderConfig, Likelihood, Posterior, Vae, VaeConfig, VaeOutput, VqVae,
-    VqVaeOutput,
+    Autoencoder, AutoencoderConfig, Likelihood, PixelBlock, PixelCnn, PixelCnnConfig, PixelSampler,
+    Posterior, Vae, VaeConfig, VaeOutput, VqVae, VqVaeOutput,
 };
 pub use flow::{
     Glow, GlowConfig, GlowConvention, ImageFlow, Mixing, Nice, NiceConfig, NicePrior, RealNvp,

@@ -2,7 +2,7 @@
 
 use super::{Layer, Mode};
 use crate::ops::ConvParams;
-use crate::{Error, Init, Param, Params, Result, Tensor};
+use crate::{Error, Graph, Init, Param, Params, Result, Tensor};
 
 /// What a masked kernel sees of its own pixel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -101,6 +101,12 @@ impl MaskedConv2d {
         &self.weight
     }
 
+    /// `weight * mask`: what the kernel is.
+    pub fn masked_weight(&self, graph: &Graph) -> Tensor {
+        let mask = graph.constant(self.weight.shape(), &self.mask);
+        self.weight.on(graph).mul(&mask)
+    }
+
     /// `bias` `[out]`.
     pub fn bias(&self) -> &Param {
         &self.bias
@@ -110,8 +116,7 @@ impl MaskedConv2d {
 impl Layer for MaskedConv2d {
     fn forward(&self, x: &Tensor, _: Mode) -> Tensor {
         let graph = x.graph();
-        let mask = graph.constant(self.weight.shape(), &self.mask);
-        let weight = self.weight.on(graph).mul(&mask);
+        let weight = self.masked_weight(graph);
         let y = x.conv2d(&weight, Some(&self.bias.on(graph)), &self.options);
         graph.observe(self.weight.scope_name(), "masked conv2d", x, &y);
         y

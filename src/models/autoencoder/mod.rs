@@ -1,10 +1,14 @@
 //! Networks that encode images and decode what is left of them. They know layers and
 //! quantisers, no data set and no training loop.
 
+mod pixel_sampler;
+mod pixelcnn;
 mod plain;
 mod vae;
 mod vqvae;
 
+pub use pixel_sampler::PixelSampler;
+pub use pixelcnn::{PixelBlock, PixelCnn, PixelCnnConfig};
 pub use plain::{Autoencoder, AutoencoderConfig};
 pub use vae::{Likelihood, Posterior, Vae, VaeConfig, VaeOutput};
 pub use vqvae::{VqVae, VqVaeOutput};
