@@ -1,12 +1,222 @@
 //! Sizes at which each kind of device takes its kernels for large problems, run here
-//! whatever adapter this is. Single entries are compared with sums in float64.
+//! whatever adapter this is, against float64. That nothing larger takes another kernel is
+//! not believed: each problem is also planned at a size that no model reaches, and the
+//! texts of its kernels must be among those that ran.
+
+mod problems;
+mod sampled;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use flowgrad::device::{DeviceClass, DeviceProfile};
-use flowgrad::ops::ConvParams;
-use flowgrad::plan::PlanOptions;
-use flowgrad::{Graph, Program, Tensor, Value, tape};
+use flowgrad::exec::kernel_texts;
+use flowgrad::plan::{Plan, PlanOptions, Step};
+use flowgrad::{DType, Graph, Program, Tensor, Value, tape};
 
-use crate::support::{Numbers, gpu};
+use crate::linalg::well_conditioned;
+use crate::shaders::{read, shader_files};
+use crate::support::{Case, Data, Tol, build_case, compare, gpu};
+
+/// An input by its shape.
+#[derive(Clone)]
+pub enum In {
+    /// In -1..1.
+    Float(Vec<usize>),
+    /// In 0.1..1, for sums that should not cancel.
+    Positive(Vec<usize>),
+    /// No two are equal.
+    Distinct(Vec<usize>),
+    /// Matrices that are far from singular.
+    Matrices(Vec<usize>),
+    /// Integers below the last.
+    Below(Vec<usize>, usize),
+}
+
+impl In {
+    fn data(&self, seed: u64) -> Data {
+        match self {
+            In::Float(shape) => Data::f32(shape, seed),
+            In::Positive(shape) => Data::uniform(shape, seed, 0.1, 1.0),
+            In::Distinct(shape) => Data::distinct(shape, seed),
+            In::Matrices(shape) => well_conditioned(shape, seed),
+            In::Below(shape, n) => Data::below(shape, seed, *n),
+        }
+    }
+
+    fn input(&self, graph: &Graph, name: &str) -> Tensor {
+        match self {
+            In::Float(s) | In::Positive(s) | In::Distinct(s) | In::Matrices(s) => {
+                graph.input(name, s)
+            }
+            In::Below(s, _) => graph.input_u32(name, s),
+        }
+    }
+}
+
+#[derive(Clone, Copy, PartialEq)]
+pub enum Size {
+    /// Just large enough.
+    Run,
+    /// Beyond what changes anything; planned only.
+    Huge,
+}
+
+type Build = Box<dyn Fn(&[Tensor], Size) -> Vec<Tensor>>;
+/// Compares the values of a device with single entries, from the inputs.
+type Check = Box<dyn Fn(&str, &[Vec<f32>], &[Vec<f32>])>;
+
+/// One op or a few, at two sizes.
+pub struct Problem {
+    name: String,
+    run: Vec<In>,
+    huge: Vec<In>,
+    build: Build,
+    gradients: bool,
+    tol: Tol,
+    /// Instead of the interpreter, which would take too long.
+    check: Option<Check>,
+    /// Where there is one kind of device that it is large for.
+    only: Option<DeviceClass>,
+}
+
+impl Problem {
+    pub fn new(
+        name: impl Into<String>,
+        run: &[In],
+        huge: &[In],
+        build: impl Fn(&[Tensor], Size) -> Vec<Tensor> + 'static,
+    ) -> Self {
+        Problem {
+            name: name.into(),
+            run: run.to_vec(),
+            huge: huge.to_vec(),
+            build: Box::new(build),
+            gradients: true,
+            tol: Tol::default(),
+            check: None,
+            only: None,
+        }
+    }
+
+    pub fn only(self, class: DeviceClass) -> Self {
+        Problem {
+            only: Some(class),
+            ..self
+        }
+    }
+
+    fn is_for(&self, profile: &DeviceProfile) -> bool {
+        self.only.is_none_or(|class| class == profile.class)
+    }
+
+    pub fn no_grad(self) -> Self {
+        Problem {
+            gradients: false,
+            ..self
+        }
+    }
+
+    pub fn tol(self, tol: Tol) -> Self {
+        Problem { tol, ..self }
+    }
+
+    pub fn check(self, check: impl Fn(&str, &[Vec<f32>], &[Vec<f32>]) + 'static) -> Self {
+        Problem {
+            check: Some(Box::new(check)),
+            ..self
+        }
+    }
+
+    /// With numbers, as it is run.
+    fn case(&self) -> Case {
+        let inputs: Vec<Data> = (1..).zip(&self.run).map(|(i, x)| x.data(i)).collect();
+        let build = |_: &Graph, x: &[Tensor]| (self.build)(x, Size::Run);
+        build_case(&self.name, &inputs, build, self.gradients)
+    }
+
+    /// Outputs and gradients, without numbers.
+    fn tensors(&self, size: Size) -> Vec<Tensor> {
+        let inputs = match size {
+            Size::Run => &self.run,
+            Size::Huge => &self.huge,
+        };
+        let graph = Graph::new();
+        let named = inputs.iter().enumerate();
+        let x: Vec<Tensor> = named
+            .map(|(i, input)| input.input(&graph, &format!("x{i}")))
+            .collect();
+        let mut wanted = (self.build)(&x, size);
+        if self.gradients {
+            let floats = |t: &&Tensor| t.dtype() == DType::F32;
+            let seeds: Vec<(Tensor, Tensor)> = (wanted.iter().enumerate())
+                .filter(|(_, t)| floats(t))
+                .map(|(i, t)| (t.clone(), graph.input(&format!("dy{i}"), t.shape())))
+                .collect();
+            let targets: Vec<&Tensor> = x.iter().filter(floats).collect();
+            let grads = tape::backward_from(&seeds, &targets);
+            wanted.extend(grads.unwrap_or_else(|e| panic!("{}: {e}", self.name)));
+        }
+        wanted
+    }
+
+    fn plan(&self, profile: &DeviceProfile, size: Size) -> Plan {
+        let tensors = self.tensors(size);
+        let wanted: Vec<&Tensor> = tensors.iter().collect();
+        let plan = wanted[0]
+            .graph()
+            .plan(profile, &[], &wanted, &PlanOptions::default());
+        plan.unwrap_or_else(|e| panic!("{}, {:?}: {e}", self.name, profile.class))
+    }
+
+    /// Runs it with the kernels of each kind of device.
+    fn run(&self) {
+        let case = self.case();
+        let floats = |(_, data): &(String, Data)| match data {
+            Data::F32 { values, .. } => values.clone(),
+            Data::U32 { values, .. } => values.iter().map(|v| *v as f32).collect(),
+        };
+        let inputs: Vec<Vec<f32>> = case.inputs.iter().map(floats).collect();
+        let expected = match self.check {
+            None => case.reference(),
+            Some(_) => Vec::new(),
+        };
+        for profile in profiles().into_iter().filter(|p| self.is_for(p)) {
+            let what = format!("{}, {:?}", self.name, profile.class);
+            let wanted = case.wanted();
+            let plan = wanted[0]
+                .graph()
+                .plan(&profile, &[], &wanted, &PlanOptions::default())
+                .unwrap_or_else(|e| panic!("{what}: {e}"));
+            let used: Vec<String> = plan.inputs.iter().map(|i| i.name.clone()).collect();
+            let mut program = Program::new(gpu(), plan, &[]).expect("a program");
+            let feed: Vec<(&str, Value<'_>)> = (case.inputs.iter())
+                .filter(|(name, _)| used.contains(name))
+                .map(|(name, data)| {
+                    let value = match data {
+                        Data::F32 { values, .. } => Value::F32(values),
+                        Data::U32 { values, .. } => Value::U32(values),
+                    };
+                    (name.as_str(), value)
+                })
+                .collect();
+            let outputs = program.run(&feed).unwrap_or_else(|e| panic!("{what}: {e}"));
+            let got: Vec<Data> = (wanted.iter().enumerate())
+                .map(|(i, t)| match t.dtype() {
+                    DType::U32 => Data::u32(t.shape(), &outputs.u32(i).expect("integers")),
+                    _ => Data::values(t.shape(), &outputs.f32(i).expect("floats")),
+                })
+                .collect();
+            match &self.check {
+                None => compare(&case, &got, &expected, &self.tol),
+                Some(check) => {
+                    let got = got.into_iter().map(|d| floats(&(String::new(), d)));
+                    check(&what, &inputs, &got.collect::<Vec<_>>());
+                }
+            }
+        }
+    }
+}
 
 /// What this adapter can do, with the choices of another kind.
 fn profiles() -> Vec<DeviceProfile> {
@@ -23,222 +233,128 @@ fn profiles() -> Vec<DeviceProfile> {
     classes.map(of).into()
 }
 
-fn numbers(n: usize, seed: u64) -> Vec<f32> {
-    let mut numbers = Numbers::new(seed);
-    (0..n).map(|_| numbers.uniform(-1.0, 1.0)).collect()
-}
-
-/// Runs for each kind of device; kernels and variants, and the values.
-fn run(
-    inputs: &[(&str, &[f32])],
-    wanted: &[&Tensor],
-    mut check: impl FnMut(DeviceClass, &[String], &[Vec<f32>]),
-) {
-    for profile in profiles() {
-        let class = profile.class;
-        let plan = wanted[0]
-            .graph()
-            .plan(&profile, &[], wanted, &PlanOptions::default())
-            .unwrap_or_else(|e| panic!("{class:?}: {e}"));
-        let steps = plan.steps.iter();
-        let kernels: Vec<String> = steps
-            .map(|s| format!("{} {}", s.kernel, s.variant))
-            .collect();
-        let mut program = Program::new(gpu(), plan, &[]).expect("a program");
-        let feed: Vec<(&str, Value<'_>)> =
-            inputs.iter().map(|(n, v)| (*n, Value::F32(v))).collect();
-        let outputs = program.run(&feed).expect("values");
-        let values: Vec<Vec<f32>> = (0..wanted.len())
-            .map(|i| outputs.f32(i).expect("floats"))
-            .collect();
-        check(class, &kernels, &values);
-    }
-}
-
-/// 200 entries, the first and the last among them.
-fn sampled(n: usize) -> impl Iterator<Item = usize> {
-    let mut numbers = Numbers::new(7);
-    let ends = [0, n - 1].into_iter();
-    ends.chain((0..198).map(move |_| numbers.below(n)))
-}
-
-#[track_caller]
-fn close(what: &str, got: f32, expected: f64, scale: f64) {
-    let error = (f64::from(got) - expected).abs();
-    assert!(
-        error <= 4e-6 * scale,
-        "{what}: {got}, expected {expected}, error {error:e}"
-    );
-}
-
-#[track_caller]
-fn ran(class: DeviceClass, kernels: &[String], names: [&str; 3]) {
-    let name = names[class as usize];
-    assert!(
-        kernels.iter().any(|k| k.starts_with(name)),
-        "{class:?}: {name} is not among {kernels:?}"
-    );
+fn run(problems: Vec<Problem>) {
+    problems.iter().for_each(Problem::run);
 }
 
 #[test]
 fn products() {
-    let (m, n, k) = (1024, 512, 36);
-    let (a, b) = (numbers(m * k, 1), numbers(k * n, 2));
-    let graph = Graph::new();
-    let (x, y) = (graph.input("a", [m, k]), graph.input("b", [k, n]));
-    let z = x.matmul(&y);
-    run(&[("a", &a), ("b", &b)], &[&z], |class, kernels, values| {
-        let software = match gpu().profile().subgroup_size {
-            Some(_) => "matmul_shuffle",
-            None => "matmul",
-        };
-        ran(
-            class,
-            kernels,
-            [software, "matmul_tiled tile 64", "matmul_tiled tile 128"],
-        );
-        for at in sampled(m * n) {
-            let (i, j) = (at / n, at % n);
-            let terms = (0..k).map(|k_| f64::from(a[i * k + k_]) * f64::from(b[k_ * n + j]));
-            close(
-                &format!("{class:?} {i} {j}"),
-                values[0][at],
-                terms.sum(),
-                10.0,
-            );
-        }
-    });
+    run(problems::products());
 }
 
-/// With the gradients by the image and by the kernel.
 #[test]
 fn convolutions() {
-    let (c, o, h, w) = (8, 128, 64, 64);
-    let (x, k) = (numbers(c * h * w, 1), numbers(o * c * 9, 2));
-    let dy = numbers(o * h * w, 3);
-    let graph = Graph::new();
-    let image = graph.input("x", [1, c, h, w]);
-    let kernel = graph.input("k", [o, c, 3, 3]);
-    let upstream = graph.input("dy", [1, o, h, w]);
-    let params = ConvParams {
-        padding: [1; 4],
-        ..ConvParams::default()
-    };
-    let y = image.conv2d(&kernel, None, &params);
-    let grads = tape::backward_from(&[(y.clone(), upstream)], &[&image, &kernel]).expect("grads");
-    let at = |v: &[f32], channel: usize, row: usize, column: usize| -> f64 {
-        // Counted from one pixel before the image.
-        match (1..=h).contains(&row) && (1..=w).contains(&column) {
-            true => f64::from(v[(channel * h + row - 1) * w + column - 1]),
-            false => 0.0,
-        }
-    };
-    let taps = || (0..9).map(|t| (t / 3, t % 3));
-    let weight = |o_: usize, c_: usize, (y, x): (usize, usize)| {
-        f64::from(k[((o_ * c) + c_) * 9 + y * 3 + x])
-    };
-    run(
-        &[("x", &x), ("k", &k), ("dy", &dy)],
-        &[&y, &grads[0], &grads[1]],
-        |class, kernels, values| {
-            let software = match gpu().profile().subgroup_size {
-                Some(_) => "conv2d_rows",
-                None => "conv2d",
-            };
-            ran(class, kernels, [software, "conv2d_tiled", "conv2d_tiled"]);
-            for i in sampled(o * h * w) {
-                let (o_, p) = (i / (h * w), i % (h * w));
-                let (row, column) = (p / w, p % w);
-                let terms = (0..c).flat_map(|c_| {
-                    let (x, at, weight) = (&x, &at, &weight);
-                    taps().map(move |t| weight(o_, c_, t) * at(x, c_, row + t.0, column + t.1))
-                });
-                close(&format!("{class:?} y {i}"), values[0][i], terms.sum(), 15.0);
-            }
-            for i in sampled(c * h * w) {
-                let (c_, p) = (i / (h * w), i % (h * w));
-                let (row, column) = (p / w, p % w);
-                let terms = (0..o).flat_map(|o_| {
-                    let (dy, at, weight) = (&dy, &at, &weight);
-                    taps().map(move |t| {
-                        weight(o_, c_, t) * at(dy, o_, row + 2 - t.0, column + 2 - t.1)
-                    })
-                });
-                close(
-                    &format!("{class:?} dx {i}"),
-                    values[1][i],
-                    terms.sum(),
-                    40.0,
-                );
-            }
-            for i in sampled(o * c * 9) {
-                let (o_, c_, t) = (i / (c * 9), i / 9 % c, (i % 9 / 3, i % 3));
-                let terms = (0..h * w).map(|p| {
-                    let (row, column) = (p / w, p % w);
-                    at(&dy, o_, row + 1, column + 1) * at(&x, c_, row + t.0, column + t.1)
-                });
-                close(
-                    &format!("{class:?} dk {i}"),
-                    values[2][i],
-                    terms.sum(),
-                    80.0,
-                );
-            }
-        },
-    );
+    run(problems::convolutions());
 }
 
-/// What is cut into parts: sums, running sums, softmax, moments, the nearest codes.
 #[test]
-fn parts() {
-    let (n, d, codes) = (1200, 64, 600);
-    let (x, e) = (numbers(n * d, 1), numbers(codes * d, 2));
-    let graph = Graph::new();
-    let (rows, book) = (graph.input("x", [n, d]), graph.input("e", [codes, d]));
-    let nearest = rows.codebook_nearest(&book).to_f32();
-    let long = rows.reshape([1, n * d]);
-    let (mean, var) = long.moments(&[1], true);
-    let wanted = [
-        &nearest,
-        &long.sum(&[], false),
-        &long.cumsum(1),
-        &long.softmax(1),
-        &mean,
-        &var,
-        &long.logsumexp(&[1], false),
-        &long.max(&[1], false),
-    ];
-    let exact: Vec<f64> = x.iter().map(|v| f64::from(*v)).collect();
-    let total: f64 = exact.iter().sum();
-    let exps: f64 = exact.iter().map(|v| v.exp()).sum();
-    let average = total / exact.len() as f64;
-    let spread = exact
-        .iter()
-        .map(|v| (v - average) * (v - average))
-        .sum::<f64>();
-    let most = exact.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-    run(&[("x", &x), ("e", &e)], &wanted, |class, _, values| {
-        let what = format!("{class:?}");
-        for i in sampled(n) {
-            let gap = |c: usize| -> f64 {
-                let pairs = exact[i * d..(i + 1) * d].iter().zip(&e[c * d..(c + 1) * d]);
-                pairs.map(|(a, b)| (a - f64::from(*b)).powi(2)).sum()
-            };
-            let found = gap(values[0][i] as usize);
-            let least = (0..codes).map(gap).fold(f64::INFINITY, f64::min);
-            assert!(
-                found <= least * (1.0 + 1e-5),
-                "{what} row {i}: {found}, {least}"
-            );
+fn reductions() {
+    run(problems::reductions());
+}
+
+#[test]
+fn norms() {
+    run(problems::norms());
+}
+
+#[test]
+fn indices() {
+    run(problems::indices());
+}
+
+#[test]
+fn matrices() {
+    run(problems::matrices());
+}
+
+#[test]
+fn flows() {
+    run(problems::flows());
+}
+
+#[test]
+fn moves() {
+    run(problems::moves());
+}
+
+/// What a kernel is, but for sizes that stand in its text: these are the strides of a
+/// generated one, and the rows that a lane of a factorisation holds.
+fn kind(step: &Step, text: &str) -> String {
+    let switch = |(name, value): &(String, String)| match value.parse::<u32>() {
+        Ok(_) if ["ROWS", "GROUPS"].contains(&name.as_str()) => None,
+        Ok(0 | 1) | Err(_) => Some(format!("{name}={value}")),
+        Ok(_) => None,
+    };
+    match step.kernel.as_str() {
+        "fused" => format!("fused {:?}", step.defines),
+        lu if lu.starts_with("lu") => {
+            let switches: Vec<String> = step.defines.iter().filter_map(switch).collect();
+            format!("{lu} {switches:?}")
         }
-        close(&what, values[1][0], total, 300.0);
-        for i in sampled(n * d) {
-            close(&what, values[2][i], exact[..=i].iter().sum(), 300.0);
-            close(&what, values[3][i], exact[i].exp() / exps, 3.0 / exps);
+        _ => text.to_string(),
+    }
+}
+
+/// Kernels that do the same at every size.
+const ONE_SIZE: [&str; 5] = [
+    "shaders/pointwise/fused.wgsl",
+    "shaders/random.wgsl",
+    "shaders/roof_arithmetic.wgsl",
+    "shaders/roof_copy.wgsl",
+    "shaders/lib/",
+];
+
+/// The kinds of a plan's kernels, and what they are called; those not of `known`, which
+/// holds what texts are made from.
+fn kinds(
+    mut plan: Plan,
+    profile: &DeviceProfile,
+    known: &mut BTreeSet<(Arc<str>, Vec<(String, String)>)>,
+) -> Vec<(String, String)> {
+    plan.steps
+        .retain(|step| known.insert((step.source.clone(), step.defines.clone())));
+    let texts = kernel_texts(&plan, profile.immediates).expect("texts");
+    let both = plan.steps.iter().zip(&texts);
+    both.map(|(step, text)| {
+        let label = format!("{} {}", step.kernel, step.variant);
+        (kind(step, text), label)
+    })
+    .collect()
+}
+
+#[test]
+fn nothing_larger_takes_another_kernel() {
+    let mut reached = BTreeSet::new();
+    let mut missing = Vec::new();
+    for profile in profiles() {
+        // Whatever a device may hold.
+        let endless = DeviceProfile {
+            max_binding: 1 << 40,
+            max_buffer: 1 << 42,
+            ..profile.clone()
+        };
+        let problems = problems::all();
+        let problems = || problems.iter().filter(|p| p.is_for(&profile));
+        let (mut ran, mut known) = (BTreeSet::new(), BTreeSet::new());
+        for problem in problems() {
+            let plan = problem.plan(&profile, Size::Run);
+            reached.extend(plan.steps.iter().map(|s| s.source.clone()));
+            let kinds = kinds(plan, &profile, &mut known);
+            ran.extend(kinds.into_iter().map(|(kind, _)| kind));
         }
-        close(&what, values[4][0], average, 1.0);
-        close(&what, values[5][0], spread / exact.len() as f64, 1.0);
-        close(&what, values[6][0], exps.ln(), exps.ln());
-        close(&what, values[7][0], most, 1.0);
-    });
+        for problem in problems() {
+            let plan = problem.plan(&endless, Size::Huge);
+            let kinds = kinds(plan, &profile, &mut known);
+            let others = kinds.into_iter().filter(|(kind, _)| !ran.contains(kind));
+            let what = format!("{:?}, {}", profile.class, problem.name);
+            missing.extend(others.map(|(_, label)| format!("{what}: {label}")));
+        }
+    }
+    assert!(missing.is_empty(), "not run:\n{}", missing.join("\n"));
+    let unused: Vec<String> = shader_files()
+        .into_iter()
+        .filter(|file| !ONE_SIZE.iter().any(|one| file.starts_with(one)))
+        .filter(|file| !reached.contains(read(file).as_str()))
+        .collect();
+    assert!(unused.is_empty(), "no large problem uses {unused:?}");
 }

@@ -23,7 +23,7 @@ const KINDS: [Triangular; 8] = {
 };
 
 /// Random matrices whose diagonal is as large as a row of the rest.
-fn well_conditioned(shape: impl Into<Shape>, seed: u64) -> Data {
+pub fn well_conditioned(shape: impl Into<Shape>, seed: u64) -> Data {
     let shape = shape.into();
     let n = shape[shape.rank() - 1];
     let Data::F32 { shape, mut values } = Data::f32(shape, seed) else {
