@@ -76,8 +76,8 @@ pub struct Problem {
     tol: Tol,
     /// Instead of the interpreter, which would take too long.
     check: Option<Check>,
-    /// Where there is one kind of device that it is large for.
-    only: Option<DeviceClass>,
+    /// Whether it is for a kind of device.
+    on: fn(DeviceClass) -> bool,
 }
 
 impl Problem {
@@ -95,19 +95,26 @@ impl Problem {
             gradients: true,
             tol: Tol::default(),
             check: None,
-            only: None,
+            on: |_| true,
         }
     }
 
-    pub fn only(self, class: DeviceClass) -> Self {
+    pub fn on_software(self) -> Self {
         Problem {
-            only: Some(class),
+            on: |class| class == DeviceClass::Software,
+            ..self
+        }
+    }
+
+    pub fn on_gpus(self) -> Self {
+        Problem {
+            on: |class| class != DeviceClass::Software,
             ..self
         }
     }
 
     fn is_for(&self, profile: &DeviceProfile) -> bool {
-        self.only.is_none_or(|class| class == profile.class)
+        (self.on)(profile.class)
     }
 
     pub fn no_grad(self) -> Self {

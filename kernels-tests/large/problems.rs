@@ -1,7 +1,6 @@
 //! The problems: every op whose kernels depend on sizes.
 
 use flowgrad::Tensor;
-use flowgrad::device::DeviceClass;
 use flowgrad::ops::{
     ConvParams, ConvTransposeParams, CouplingMask, CouplingParams, CouplingScale, Plu, PoolParams,
     SplineParams, Triangular,
@@ -48,7 +47,9 @@ pub fn products() -> Vec<Problem> {
     };
     for trans in [[false, false], [true, false], [false, true], [true, true]] {
         product("product", [1024, 512, 36], [8192, 8192, 4096], trans);
-        // Read in vectors only once copied.
+    }
+    // Read in vectors only once copied.
+    for trans in [[false, false], [true, true]] {
         product("odd product", [1027, 515, 35], [8191, 8191, 4095], trans);
     }
     // Few outputs of long sums.
@@ -111,7 +112,7 @@ pub fn convolutions() -> Vec<Problem> {
     };
     let pointwise = Geometry {
         n: 16,
-        c: 72,
+        c: 40,
         o: 72,
         size: [16, 16],
         kernel: 1,
@@ -119,7 +120,7 @@ pub fn convolutions() -> Vec<Problem> {
         ..same
     };
     let strided = Geometry {
-        n: 4,
+        n: 1,
         c: 96,
         o: 16,
         stride: 2,
@@ -134,8 +135,8 @@ pub fn convolutions() -> Vec<Problem> {
         ..same
     };
     let few = Geometry {
-        c: 384,
-        o: 384,
+        c: 64,
+        o: 320,
         size: [4, 4],
         ..same
     };
@@ -148,6 +149,13 @@ pub fn convolutions() -> Vec<Problem> {
         kernel: 4,
         stride: 2,
         ..same
+    };
+    let back_of = |n: usize| Geometry {
+        n,
+        c: 8,
+        o: 8,
+        size: [128, 128],
+        ..back
     };
     vec![
         convolution("3x3", same, Geometry { c: 8, ..wide }),
@@ -222,7 +230,8 @@ pub fn convolutions() -> Vec<Problem> {
                 stride: 2,
                 ..wide
             },
-        ),
+        )
+        .on_software(),
         convolution(
             "grouped",
             grouped,
@@ -257,21 +266,8 @@ pub fn convolutions() -> Vec<Problem> {
                 ..back
             },
         ),
-        transposed(
-            "transposed, of many pixels",
-            Geometry {
-                n: 32,
-                o: 8,
-                size: [128, 128],
-                ..back
-            },
-            Geometry {
-                n: 64,
-                o: 8,
-                size: [128, 128],
-                ..back
-            },
-        ),
+        transposed("transposed, of many pixels", back_of(8), back_of(64)).on_software(),
+        transposed("transposed, of very many pixels", back_of(32), back_of(64)).on_gpus(),
     ]
 }
 
@@ -302,10 +298,10 @@ fn transposed(name: &str, run: Geometry, huge: Geometry) -> Problem {
 /// The shapes of sums: one long row, short rows, long columns, channels of images, few and
 /// many.
 const SHAPES: [(&[usize], &[usize], &[isize]); 5] = [
-    (&[1 << 17], &[1 << 27], &[0]),
-    (&[8192, 16], &[1 << 22, 16], &[1]),
-    (&[1 << 14, 8], &[1 << 22, 8], &[0]),
-    (&[16, 8, 32, 32], &[64, 64, 128, 128], &[0, 2, 3]),
+    (&[1 << 15], &[1 << 27], &[0]),
+    (&[2056, 16], &[1 << 22, 16], &[1]),
+    (&[1 << 12, 8], &[1 << 22, 8], &[0]),
+    (&[16, 2, 32, 32], &[64, 64, 128, 128], &[0, 2, 3]),
     (&[4, 1032, 2, 8], &[64, 1032, 32, 32], &[0, 2, 3]),
 ];
 
@@ -343,10 +339,10 @@ pub fn reductions() -> Vec<Problem> {
             .no_grad(),
         );
     }
-    all.push(
-        Problem::new(
-            "a very long row",
-            &[Positive(vec![VERY_LONG])],
+    for (n, software) in [(VERY_LONG, true), (1 << 21, false)] {
+        let problem = Problem::new(
+            format!("a row of {n}"),
+            &[Positive(vec![n])],
             &[Positive(vec![1 << 27])],
             |x, _| {
                 vec![
@@ -357,15 +353,18 @@ pub fn reductions() -> Vec<Problem> {
                     x[0].argmin(Some(0)),
                 ]
             },
-        )
-        .no_grad()
-        .check(sampled::long_row),
-    );
+        );
+        let problem = problem.no_grad().check(sampled::long_row);
+        all.push(match software {
+            true => problem.on_software(),
+            false => problem.on_gpus(),
+        });
+    }
     // Along the first, a middle and the last axis.
     let along: [(&[usize], &[usize], isize); 4] = [
         (&[1 << 16], &[1 << 26], 0),
         (&[16, 2048, 4], &[256, 1 << 14, 4], 1),
-        (&[1032, 256], &[1 << 14, 1 << 14], 1),
+        (&[1032, 72], &[1 << 14, 1 << 14], 1),
         (&[8192, 8], &[1 << 23, 8], 1),
     ];
     for (run, huge, axis) in along {
@@ -403,7 +402,7 @@ pub fn norms() -> Vec<Problem> {
     vec![
         Problem::new(
             "batch norm",
-            &images(16, 8, 32),
+            &images(32, 8, 16),
             &images(256, 64, 128),
             |x, _| {
                 let (y, mean, var) = x[0].batch_norm_train(Some(&x[1]), Some(&x[2]), 1e-5);
@@ -426,21 +425,21 @@ pub fn norms() -> Vec<Problem> {
         ),
         Problem::new(
             "group norm",
-            &images(8, 8, 32),
+            &images(4, 8, 32),
             &images(256, 64, 128),
             |x, _| vec![x[0].group_norm(4, Some(&x[1]), Some(&x[2]), 1e-5)],
         ),
         Problem::new(
             "actnorm",
-            &images(16, 8, 32),
+            &images(16, 2, 32),
             &images(256, 64, 128),
             |x, _| {
                 let (y, _) = x[0].actnorm(&x[2], &x[1]);
                 vec![y, x[0].actnorm_init(1e-6, 0.0).log_scale]
             },
         ),
-        layer("layer norm", [1024, 96], [1 << 18, 1024]),
-        layer("layer norm of long rows", [32, 8320], [1 << 14, 8320]),
+        layer("layer norm", [1032, 32], [1 << 18, 1024]),
+        layer("layer norm of long rows", [4, 8320], [1 << 14, 8320]),
     ]
 }
 
@@ -521,13 +520,8 @@ pub fn indices() -> Vec<Problem> {
 
 pub fn matrices() -> Vec<Problem> {
     let mut all = Vec::new();
-    // Many small ones, one that a workgroup factors, and block by block.
-    for (run, huge) in [
-        ([300, 12], [1 << 17, 12]),
-        ([2, 104], [64, 128]),
-        ([1, 136], [4, 1024]),
-        ([1, 132], [4, 1020]),
-    ] {
+    // Many small ones, and one that a workgroup factors.
+    for (run, huge) in [([40, 12], [1 << 17, 12]), ([2, 56], [64, 128])] {
         let inputs = |[n, rows]: [usize; 2]| [Matrices(vec![n, rows, rows])];
         all.push(
             Problem::new(
@@ -542,22 +536,26 @@ pub fn matrices() -> Vec<Problem> {
             .tol(Tol::rel(2e-5)),
         );
     }
-    // Beyond what the subgroups of a workgroup hold on software adapters.
-    for (run, huge) in [(1032, 2048), (1028, 2044)] {
-        all.push(
-            Problem::new(
-                format!("factors of {run} rows"),
-                &[Matrices(vec![run, run])],
-                &[Matrices(vec![huge, huge])],
-                |x, _| {
-                    let f = x[0].lu();
-                    vec![f.lu, f.perm]
-                },
-            )
-            .no_grad()
-            .only(DeviceClass::Software)
-            .check(sampled::factors(run)),
+    // Block by block, and beyond what the subgroups of a workgroup hold on software adapters.
+    for (run, huge) in [(136, 1024), (132, 1020), (1032, 2048), (1028, 2044)] {
+        let problem = Problem::new(
+            format!("factors of {run} rows"),
+            &[Matrices(vec![1, run, run])],
+            &[Matrices(vec![4, huge, huge])],
+            move |x, _| {
+                let f = x[0].lu();
+                let inverse = (run < 1000).then(|| x[0].inverse());
+                [f.lu, f.perm, f.log_det]
+                    .into_iter()
+                    .chain(inverse)
+                    .collect()
+            },
         );
+        let problem = problem.no_grad().check(sampled::factors(run));
+        all.push(match run > 1000 {
+            true => problem.on_software(),
+            false => problem,
+        });
     }
     for kind in [Triangular::lower(), Triangular::upper().transposed()] {
         for (run, huge) in [
@@ -588,8 +586,8 @@ pub fn matrices() -> Vec<Problem> {
             |x, _| vec![x[0].solve_triangular(&x[1], Triangular::lower())],
         )
         .no_grad()
-        .only(DeviceClass::Software)
-        .tol(Tol::rel(2e-5)),
+        .on_software()
+        .check(sampled::solution(2720)),
     );
     let inputs = |n: usize| {
         [
@@ -676,7 +674,7 @@ pub fn moves() -> Vec<Problem> {
         let inputs = |n: usize| [Float(vec![n, 6, width]), Float(vec![n, 2, width])];
         all.push(Problem::new(
             format!("views of rows of {width}"),
-            &inputs(512),
+            &inputs(208),
             &inputs(1 << 20),
             |x, _| {
                 let rows = x[0].dim(0);
@@ -700,7 +698,7 @@ pub fn moves() -> Vec<Problem> {
     for params in windows {
         all.push(Problem::new(
             format!("pools {params:?}"),
-            &[Distinct(vec![4, 8, 32, 32])],
+            &[Distinct(vec![2, 4, 32, 32])],
             &[Distinct(vec![256, 64, 128, 128])],
             move |x, _| {
                 let most = x[0].max_pool2d(&params);
@@ -717,15 +715,13 @@ pub fn moves() -> Vec<Problem> {
     }
     // Enough for sixteen elements an invocation, and the parts of a flat arena.
     let inputs = |n: usize| [Float(vec![n, 16, 16]), Float(vec![n, 1, 1])];
-    all.push(Problem::new(
-        "chains",
-        &inputs(256),
-        &inputs(1 << 18),
-        |x, _| {
+    all.push(
+        Problem::new("chains", &inputs(256), &inputs(1 << 18), |x, _| {
             let y = x[0].mul(&x[1]).tanh();
             let len = x[0].numel() + 64;
             vec![x[0].graph().pack(&[(64, &x[0])], len), y]
-        },
-    ));
+        })
+        .no_grad(),
+    );
     all
 }

@@ -4,10 +4,11 @@ use std::collections::BTreeSet;
 
 use crate::support::Numbers;
 
-/// Up to 200 entries, the first and the last among them.
-fn places(n: usize) -> BTreeSet<usize> {
+/// Some entries of `n`, the first and the last among them: fewer where each has many terms.
+fn places(n: usize, terms: usize) -> BTreeSet<usize> {
     let mut numbers = Numbers::new(7);
-    let others = (0..198).map(|_| numbers.below(n));
+    let others = (100_000 / terms).clamp(6, 150);
+    let others = (0..others).map(|_| numbers.below(n));
     others.chain([0, n - 1]).collect()
 }
 
@@ -35,7 +36,7 @@ pub fn product(
     [ta, tb]: [bool; 2],
 ) -> impl Fn(&str, &[Vec<f32>], &[Vec<f32>]) {
     move |what, x, y| {
-        for at in places(m * n) {
+        for at in places(m * n, k) {
             let (i, j) = (at / n, at % n);
             let terms = (0..k).map(|l| {
                 let a = x[0][if ta { l * m + i } else { i * k + l }];
@@ -97,7 +98,7 @@ impl Geometry {
             let of_weight = |o: usize, c: usize, (ky, kx): (usize, usize)| {
                 f64::from(weight[((o * cg + c) * k + ky) * k + kx])
             };
-            for at in places(values[0].len()) {
+            for at in places(values[0].len(), cg * k * k) {
                 let (n, o, i, j) = (
                     at / (self.o * p * q),
                     at / (p * q) % self.o,
@@ -113,7 +114,7 @@ impl Geometry {
                 }
                 close(&format!("{what}, y {at}"), values[0][at], terms.into_iter());
             }
-            for at in places(values[1].len()) {
+            for at in places(values[1].len(), og * k * k) {
                 let (n, c, i, j) = (
                     at / (self.c * h * w),
                     at / (h * w) % self.c,
@@ -134,7 +135,7 @@ impl Geometry {
                     terms.into_iter(),
                 );
             }
-            for at in places(values[2].len()) {
+            for at in places(values[2].len(), self.n * p * q) {
                 let (o, c, tap) = (at / (cg * k * k), at / (k * k) % cg, (at / k % k, at % k));
                 let mut terms = Vec::new();
                 for (n, i, j) in (0..self.n * p * q).map(|at| (at / (p * q), at / q % p, at % q)) {
@@ -156,7 +157,7 @@ impl Geometry {
 /// The nearest codes of `x[0]` in `x[1]`, `d` wide; ties may fall either way.
 pub fn nearest(d: usize) -> impl Fn(&str, &[Vec<f32>], &[Vec<f32>]) {
     move |what, x, y| {
-        for row in places(x[0].len() / d) {
+        for row in places(x[0].len() / d, x[1].len()) {
             let gap = |code: usize| -> f64 {
                 let pairs = x[0][row * d..][..d].iter().zip(&x[1][code * d..][..d]);
                 pairs
@@ -197,30 +198,70 @@ pub fn long_row(what: &str, x: &[Vec<f32>], y: &[Vec<f32>]) {
     assert_eq!(y[4][0], first as f32, "{what}");
 }
 
-/// That `a[perm] = L U`, and that no factor of L is above 1.
+/// Of matrices `[batch, n, n]`: `a[perm] = L U` with no factor of L above 1, and where they
+/// are given the logarithm of the determinant and the inverse.
 pub fn factors(n: usize) -> impl Fn(&str, &[Vec<f32>], &[Vec<f32>]) {
     move |what, x, y| {
-        let (lu, perm) = (&y[0], &y[1]);
-        let rows: BTreeSet<usize> = perm.iter().map(|row| *row as usize).collect();
-        assert_eq!(rows.len(), n, "{what}: rows of the permutation");
-        for at in places(n * n) {
-            let (i, j) = (at / n, at % n);
+        let a = |batch: usize, i: usize, j: usize| f64::from(x[0][(batch * n + i) * n + j]);
+        let lu = |batch: usize, i: usize, j: usize| f64::from(y[0][(batch * n + i) * n + j]);
+        let near = |what: &str, got: f64, expected: f64| {
+            let error = (got - expected).abs();
+            let allowed = 1e-4 + 1e-6 * expected.abs();
+            assert!(error <= allowed, "{what}: {got}, expected {expected}");
+        };
+        for batch in 0..x[0].len() / (n * n) {
+            let perm: Vec<usize> = y[1][batch * n..][..n].iter().map(|r| *r as usize).collect();
+            let rows: BTreeSet<usize> = perm.iter().copied().collect();
+            assert_eq!(rows.len(), n, "{what}: rows of the permutation");
+            for at in places(n * n, n) {
+                let (i, j) = (at / n, at % n);
+                assert!(
+                    i <= j || lu(batch, i, j).abs() <= 1.0,
+                    "{what}: L at {i} {j}"
+                );
+                let product = (0..=i.min(j)).map(|k| {
+                    let l = if k == i { 1.0 } else { lu(batch, i, k) };
+                    l * lu(batch, k, j)
+                });
+                let product = product.sum();
+                near(
+                    &format!("{what}, L U at {i} {j}"),
+                    product,
+                    a(batch, perm[i], j),
+                );
+                if let Some(inverse) = y.get(3) {
+                    let of_inverse = |k: usize| f64::from(inverse[(batch * n + k) * n + j]);
+                    let unit = (0..n).map(|k| a(batch, i, k) * of_inverse(k)).sum();
+                    near(
+                        &format!("{what}, inverse at {i} {j}"),
+                        unit,
+                        f64::from(i == j),
+                    );
+                }
+            }
+            if let Some(log_det) = y.get(2) {
+                let exact: f64 = (0..n).map(|i| lu(batch, i, i).abs().ln()).sum();
+                near(
+                    &format!("{what}, log_det"),
+                    f64::from(log_det[batch]),
+                    exact,
+                );
+            }
+        }
+    }
+}
+
+/// That the triangular matrices `x[0]`, their lower halves, times the solution are `x[1]`,
+/// of one column.
+pub fn solution(n: usize) -> impl Fn(&str, &[Vec<f32>], &[Vec<f32>]) {
+    move |what, x, y| {
+        for i in places(n, n) {
+            let terms = (0..=i).map(|k| f64::from(x[0][i * n + k]) * f64::from(y[0][k]));
+            let (sum, expected) = (terms.sum::<f64>(), f64::from(x[1][i]));
             assert!(
-                i <= j || lu[at].abs() <= 1.0,
-                "{what}: L is {} at {i} {j}",
-                lu[at]
+                (sum - expected).abs() <= 1e-4,
+                "{what}: {sum}, expected {expected}"
             );
-            let product = (0..=i.min(j)).map(|k| {
-                let l = if k == i {
-                    1.0
-                } else {
-                    f64::from(lu[i * n + k])
-                };
-                l * f64::from(lu[k * n + j])
-            });
-            let expected = f64::from(x[0][perm[i] as usize * n + j]);
-            let error = (product.sum::<f64>() - expected).abs();
-            assert!(error <= 1e-4, "{what}: {i} {j} is off by {error:e}");
         }
     }
 }
