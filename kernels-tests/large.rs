@@ -311,13 +311,11 @@ const ONE_SIZE: [&str; 5] = [
     "shaders/lib/",
 ];
 
-/// The kinds of a plan's kernels, and what they are called; those not of `known`, which
-/// holds what texts are made from.
-fn kinds(
-    mut plan: Plan,
-    profile: &DeviceProfile,
-    known: &mut BTreeSet<(Arc<str>, Vec<(String, String)>)>,
-) -> Vec<(String, String)> {
+/// What texts are made from.
+type Sources = BTreeSet<(Arc<str>, Vec<(String, String)>)>;
+
+/// The kinds of a plan's kernels, and what they are called; those that are not known yet.
+fn kinds(mut plan: Plan, profile: &DeviceProfile, known: &mut Sources) -> Vec<(String, String)> {
     plan.steps
         .retain(|step| known.insert((step.source.clone(), step.defines.clone())));
     let texts = kernel_texts(&plan, profile.immediates).expect("texts");
