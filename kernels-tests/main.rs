@@ -38,6 +38,7 @@ mod observers;
 mod optim;
 mod optim_groups;
 mod params;
+mod parts;
 mod penalties;
 mod pipelines;
 mod pixelcnn;

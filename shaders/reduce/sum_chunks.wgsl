@@ -1,5 +1,5 @@
 // y[i] = sum over chunks of part[chunk, i], in the order of the chunks
-//   part [chunks, len], y [len]; with VEC4 len counts fours
+//   part [chunks, len], whose chunks begin `stride` apart, y [len]; with VEC4 both count fours
 // Grid: flat, one invocation per element. Caller: ops/sum_chunks.rs
 #import grid
 #import cell
@@ -7,6 +7,7 @@
 struct Args {
     len: u32,
     chunks: u32,
+    stride: u32,
 }
 #args
 
@@ -22,7 +23,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
     }
     var sum = Cell();
     for (var chunk = 0u; chunk < args.chunks; chunk++) {
-        sum += cell_of(part[chunk * args.len + index]);
+        sum += cell_of(part[chunk * args.stride + index]);
     }
     y[index] = stored(sum);
 }

@@ -18,6 +18,6 @@ pub use interpret::{Feed, evaluate};
 pub use lower::{Access, Bind, Dispatch, KernelBuilder, Lower, Slot};
 pub use observe::Observed;
 pub use op::{Graph, NodeId, Op, Tensor, Vjp};
-pub use spec::{Kind, Pointwise, Source, Spec};
+pub use spec::{Kind, Pointwise, Samples, Source, Spec};
 
 pub(crate) use op::{Backward, Node, Update, ValueId};

@@ -7,7 +7,7 @@ use std::ops::Range;
 use std::panic::Location;
 use std::sync::{Arc, Mutex};
 
-use super::{Array, Kind, Lower, Spec};
+use super::{Array, Kind, Lower, Samples, Spec};
 use crate::{Error, Result};
 
 /// One operation: its shape rule, float64 reference, gradient and kernels.
@@ -53,6 +53,14 @@ pub trait Op: Debug + Send + Sync + Any {
     fn reads_f16(&self, i: usize) -> bool {
         let _ = i;
         false
+    }
+
+    /// Whether, and how, it may be computed for some samples at a time: `lower` on inputs
+    /// that have fewer elements along their first axis is the same op for these. None where
+    /// samples depend on one another.
+    fn samples(&self, inputs: &[Spec]) -> Option<Samples> {
+        let _ = inputs;
+        None
     }
 
     /// Emits the dispatches that compute the outputs.

@@ -44,6 +44,16 @@ impl Spec {
     }
 }
 
+/// How the results of an op come from its samples, the elements of the first axis of some
+/// inputs. The planner takes few samples at a time where all exceed what a device binds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Samples {
+    /// Samples of these inputs give those of all outputs, one each.
+    Apart(Vec<usize>),
+    /// The one output is the sum of what samples of these inputs give.
+    Added(Vec<usize>),
+}
+
 /// What an op is to the planner.
 pub enum Kind<'a> {
     /// Dispatches of its own, by [`Op::lower`](super::Op::lower).

@@ -34,6 +34,7 @@ pub use pointwise::{Activation, Func, Map};
 pub use pool::PoolParams;
 pub use product::Matmul;
 pub use random::threefry;
+pub(crate) use reduce::sum_chunks_apart;
 pub use reduce::{Reduce, Reduction};
 pub use view::Pack;
 

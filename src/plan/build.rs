@@ -152,7 +152,15 @@ fn build_once(
         let bindings: Vec<(Slice, Access)> = draft
             .bindings
             .iter()
-            .map(|(p, a)| (resolve(*p), *a))
+            .enumerate()
+            .map(|(i, (place, access))| {
+                let mut slice = resolve(*place);
+                if let Some(window) = draft.windows.get(i).copied().flatten() {
+                    slice.offset += window.offset;
+                    slice.bytes = window.bytes;
+                }
+                (slice, *access)
+            })
             .collect();
         let step = Step {
             op: draft.op,

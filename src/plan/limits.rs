@@ -1,5 +1,6 @@
-//! What a device allows: large pointwise work is cut into chunks, everything else
-//! that exceeds a limit is an error before anything is allocated.
+//! What a device allows: large pointwise work is cut into chunks, work on samples was
+//! cut in `samples.rs`; everything else that exceeds a limit is an error before anything
+//! is allocated.
 
 use super::fused::{Reach, Walk};
 use super::places::ALIGN;
@@ -71,7 +72,7 @@ pub(super) fn check_limits(
         {
             return Err(Error::LimitExceeded {
                 what: format!(
-                    "a tensor of `{}` (bytes of one binding; only pointwise chains are split: take fewer samples at a time, or smaller images, and add up)",
+                    "a tensor of `{}` (bytes of one binding; pointwise chains are split, convolutions, pools and most reductions by samples: take fewer samples at a time, or smaller images, and add up)",
                     step.op
                 ),
                 needed: slice.bytes,

@@ -2,9 +2,11 @@
 
 use super::fused::{self, Reach, Target, Walk};
 use super::places::{Builder, Place};
+use super::samples::{self, Parts, Window};
 use super::units::UnitId;
 use super::{Role, Slice};
 use crate::graph::{Access, Dispatch, Kind, Lower, NodeId, Slot, Spec, ValueId};
+use crate::ops::sum_chunks_apart;
 use crate::{Error, Result};
 
 /// A dispatch whose bindings are not resolved to buffers yet.
@@ -12,6 +14,8 @@ pub(super) struct Draft {
     pub(super) op: String,
     pub(super) dispatch: Dispatch,
     pub(super) bindings: Vec<(Place, Access)>,
+    /// What is bound of each place, where that is not all of it.
+    pub(super) windows: Vec<Option<Window>>,
     /// For dispatches over elements.
     pub(super) walk: Option<Walk>,
 }
@@ -42,48 +46,73 @@ impl Builder<'_> {
                 }
                 continue;
             }
-            let specs = |values: &[ValueId], raw: &[ValueId]| -> Vec<Spec> {
-                // Shapes as the op sees them, after aliases.
-                values
-                    .iter()
-                    .zip(raw)
-                    .map(|(_, v)| self.view.node(*v).outputs[v.output as usize].clone())
-                    .collect()
-            };
-            let raw = &self.view.nodes[node].inputs;
-            let outputs = self.view.nodes[node].outputs.clone();
-            let overwriting = (0..outputs.len()).filter(|o| {
-                let value = ValueId {
-                    node: NodeId(node as u32),
-                    output: *o as u32,
-                };
-                self.in_place.contains_key(&value)
-            });
-            let overwriting = overwriting.collect();
-            let mut cx = Lower::new(op.name(), specs(&inputs, raw), outputs, self.profile)
-                .overwriting(overwriting);
+            self.lower_kernel(position, node, &inputs, drafts)?;
+        }
+        Ok(())
+    }
+
+    /// An op with kernels of its own, at once or for some samples at a time.
+    fn lower_kernel(
+        &mut self,
+        position: usize,
+        node: usize,
+        inputs: &[ValueId],
+        drafts: &mut Vec<Draft>,
+    ) -> Result<()> {
+        let op = self.view.nodes[node].op.clone();
+        // Shapes as the op sees them, after aliases.
+        let raw = self.view.nodes[node].inputs.iter();
+        let specs: Vec<Spec> = raw
+            .map(|v| self.view.node(*v).outputs[v.output as usize].clone())
+            .collect();
+        let outputs = self.view.nodes[node].outputs.clone();
+        let output = |o: usize| ValueId {
+            node: NodeId(node as u32),
+            output: o as u32,
+        };
+        let overwriting = (0..outputs.len()).filter(|o| self.in_place.contains_key(&output(*o)));
+        let overwriting: Vec<usize> = overwriting.collect();
+        let parts = samples::parts(op.as_ref(), &specs, &outputs, self.profile)?;
+        let sums = parts
+            .sums()
+            .map(|bytes| self.open_storage(bytes, position, position));
+        // Parts come one after another and share what they need on the way.
+        let mut scratch: Vec<usize> = Vec::new();
+        for part in &parts.parts {
+            let mut cx = Lower::new(
+                op.name(),
+                part.inputs.clone(),
+                part.outputs.clone(),
+                self.profile,
+            )
+            .overwriting(overwriting.clone());
             op.lower(&mut cx)?;
-            let (dispatches, scratch) = cx.finish();
-            let scratch: Vec<usize> = scratch
-                .into_iter()
-                .map(|bytes| self.open_storage(bytes, position, position))
-                .collect();
+            let (dispatches, sizes) = cx.finish();
+            for (k, bytes) in sizes.into_iter().enumerate() {
+                match scratch.get(k) {
+                    Some(s) if self.storages[*s].bytes >= bytes => {}
+                    Some(_) => scratch[k] = self.open_storage(bytes, position, position),
+                    None => scratch.push(self.open_storage(bytes, position, position)),
+                }
+            }
             for dispatch in dispatches {
                 let mut bindings = Vec::new();
+                let mut windows = Vec::new();
                 for bind in &dispatch.bindings {
-                    let place = match bind.slot {
-                        Slot::In(i) => {
-                            self.place(*inputs.get(i).ok_or_else(|| bad_slot(op.name()))?)?
+                    let bad = || bad_slot(op.name());
+                    let (place, window) = match (bind.slot, sums) {
+                        (Slot::In(i), _) => {
+                            let value = inputs.get(i).ok_or_else(bad)?;
+                            (self.place(*value)?, part.reads.get(i))
                         }
-                        Slot::Out(o) => self.place(ValueId {
-                            node: NodeId(node as u32),
-                            output: o as u32,
-                        })?,
-                        Slot::Scratch(s) => {
-                            Place::Temp(*scratch.get(s).ok_or_else(|| bad_slot(op.name()))?)
+                        (Slot::Out(o), None) => (self.place(output(o))?, part.writes.get(o)),
+                        (Slot::Out(o), Some(sums)) => (Place::Temp(sums), part.writes.get(o)),
+                        (Slot::Scratch(s), _) => {
+                            (Place::Temp(*scratch.get(s).ok_or_else(bad)?), None)
                         }
                     };
                     bindings.push((place, bind.access));
+                    windows.push(window.copied().flatten());
                 }
                 if dispatch.dealt {
                     bindings.push((Place::Fixed(self.tickets()), Access::ReadWrite));
@@ -92,9 +121,41 @@ impl Builder<'_> {
                     op: op.name().into(),
                     dispatch,
                     bindings,
+                    windows,
                     walk: None,
                 });
             }
+        }
+        match sums {
+            Some(sums) => self.lower_sum(op.name(), sums, &parts, output(0), drafts),
+            None => Ok(()),
+        }
+    }
+
+    /// Adds up what the parts of an op have written, in their order.
+    fn lower_sum(
+        &self,
+        op: &'static str,
+        sums: usize,
+        parts: &Parts,
+        value: ValueId,
+        drafts: &mut Vec<Draft>,
+    ) -> Result<()> {
+        let spec = self.view.node(value).outputs[value.output as usize].clone();
+        let mut cx = Lower::new(op, vec![spec.clone()], vec![spec.clone()], self.profile);
+        let (count, stride) = (parts.parts.len(), parts.stride() as usize / 4);
+        sum_chunks_apart(&mut cx, Slot::In(0), spec.shape.numel(), count, stride)?;
+        for dispatch in cx.finish().0 {
+            drafts.push(Draft {
+                op: op.into(),
+                dispatch,
+                bindings: vec![
+                    (Place::Temp(sums), Access::Read),
+                    (self.place(value)?, Access::Write),
+                ],
+                windows: Vec::new(),
+                walk: None,
+            });
         }
         Ok(())
     }
@@ -131,6 +192,7 @@ impl Builder<'_> {
                 op: "pack".into(),
                 dispatch,
                 bindings,
+                windows: Vec::new(),
                 walk: Some(Walk {
                     reach: vec![Reach::Along; 2],
                     each,
@@ -174,6 +236,7 @@ impl Builder<'_> {
             op: fused.label,
             dispatch: fused.dispatch,
             bindings,
+            windows: Vec::new(),
             walk: Some(fused.walk),
         });
         Ok(())

@@ -10,6 +10,7 @@ mod limits;
 mod lowering;
 mod places;
 mod print;
+mod samples;
 mod spans;
 mod storage;
 mod units;

@@ -8,7 +8,7 @@
 use super::direct::Direct;
 use super::variants;
 use super::window::{Dims, LARGEST, Window, check_bias, epilogue, four, four_stored};
-use crate::graph::{Array, Lower, Op, Slot, Spec, Tensor, Vjp};
+use crate::graph::{Array, Lower, Op, Samples, Slot, Spec, Tensor, Vjp};
 use crate::ops::Activation;
 use crate::ops::product::problem::{Bias, Product};
 use crate::{Error, Result};
@@ -129,6 +129,12 @@ impl Op for Conv {
 
     fn reads_f16(&self, i: usize) -> bool {
         i == 1
+    }
+
+    fn samples(&self, _: &[Spec]) -> Option<Samples> {
+        Some(Samples::Apart(
+            [0].into_iter().chain(self.residual()).collect(),
+        ))
     }
 
     fn lower(&self, cx: &mut Lower<'_>) -> Result<()> {

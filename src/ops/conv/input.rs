@@ -4,7 +4,7 @@
 use super::direct::Direct;
 use super::variants;
 use super::window::{Dims, Window, check_bias, epilogue, four, four_stored};
-use crate::graph::{Array, Lower, Op, Slot, Spec, Tensor, Vjp};
+use crate::graph::{Array, Lower, Op, Samples, Slot, Spec, Tensor, Vjp};
 use crate::ops::Activation;
 use crate::ops::product::problem::{Bias, Product};
 use crate::{Error, Result, Shape};
@@ -105,6 +105,10 @@ impl Op for ConvInput {
 
     fn reads_f16(&self, i: usize) -> bool {
         i == 1
+    }
+
+    fn samples(&self, _: &[Spec]) -> Option<Samples> {
+        Some(Samples::Apart(vec![0]))
     }
 
     /// Pixels whose positions agree modulo the stride meet the same taps, and for

@@ -4,7 +4,7 @@
 use super::weight_problem::WeightGradient;
 use super::weight_variants::WEIGHT_GRADIENTS;
 use super::window::{Dims, Window, extents, four};
-use crate::graph::{Array, Lower, Op, Spec, Tensor, Vjp};
+use crate::graph::{Array, Lower, Op, Samples, Spec, Tensor, Vjp};
 use crate::{Error, Result, Shape};
 
 /// `dweight[o, c, k] = sum over n, i of dy[n, o, i] x[n, c, stride i + dilation k -
@@ -87,6 +87,10 @@ impl Op for ConvWeight {
             cx.set(1, x.conv2d_plain(self.window, &weight));
         }
         Ok(())
+    }
+
+    fn samples(&self, _: &[Spec]) -> Option<Samples> {
+        Some(Samples::Added(vec![0, 1]))
     }
 
     fn lower(&self, cx: &mut Lower<'_>) -> Result<()> {

@@ -60,7 +60,8 @@ impl Variant<WeightGradient> for Register {
             _ => 1 << 14,
         };
         // At most 16 MiB of partial sums, unless the loop budget asks for more.
-        let chunks = (wanted / tiles).min((4 << 20) / weights).clamp(1, rows);
+        let most = (cx.device().max_binding as usize / 4).min(4 << 20);
+        let chunks = (wanted / tiles).min(most / weights).clamp(1, rows);
         let longest = (LOOP_BUDGET as usize / per_row).max(1);
         let rows_per_chunk = rows.div_ceil(chunks).min(longest);
         let chunks = rows.div_ceil(rows_per_chunk);

@@ -3,7 +3,7 @@
 
 use super::bilinear::{GridPadding, Sampling, channels_each, check};
 use crate::device::LOOP_BUDGET;
-use crate::graph::{Access, Array, Lower, Op, Slot, Spec, Tensor, Vjp};
+use crate::graph::{Access, Array, Lower, Op, Samples, Slot, Spec, Tensor, Vjp};
 use crate::ops::conv::window::extents;
 use crate::ops::index::segment_sum::sort;
 use crate::{Error, Result};
@@ -49,6 +49,10 @@ impl Op for GridSample {
             cx.set(1, by_places(&x, &grid, &dy, self.0));
         }
         Ok(())
+    }
+
+    fn samples(&self, _: &[Spec]) -> Option<Samples> {
+        Some(Samples::Apart(vec![0, 1]))
     }
 
     fn lower(&self, cx: &mut Lower<'_>) -> Result<()> {
@@ -120,6 +124,10 @@ impl Op for GridSpread {
             cx.set(1, by_places(&u, &grid, &dy, self.sampling));
         }
         Ok(())
+    }
+
+    fn samples(&self, _: &[Spec]) -> Option<Samples> {
+        Some(Samples::Apart(vec![0, 1]))
     }
 
     fn lower(&self, cx: &mut Lower<'_>) -> Result<()> {

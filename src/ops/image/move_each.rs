@@ -1,6 +1,6 @@
 //! Pictures moved by whole pixels, each sample by an amount of its own.
 
-use crate::graph::{Array, Lower, Op, Slot, Spec, Tensor, Vjp};
+use crate::graph::{Array, Lower, Op, Samples, Slot, Spec, Tensor, Vjp};
 use crate::ops::conv::window::{extents, four};
 use crate::{DType, Error, Result, Shape};
 
@@ -120,6 +120,10 @@ impl Op for MoveEach {
             cx.set(0, dy.graph().push1(op, &[&dy, &by]));
         }
         Ok(())
+    }
+
+    fn samples(&self, _: &[Spec]) -> Option<Samples> {
+        Some(Samples::Apart(vec![0, 1]))
     }
 
     fn lower(&self, cx: &mut Lower<'_>) -> Result<()> {

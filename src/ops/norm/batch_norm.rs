@@ -6,7 +6,7 @@
 //! pointwise chain. Ioffe and Szegedy 2015; Wu and He 2018; Ba et al. 2016.
 
 use super::variance::{inverse_deviation, narrow, raised, units};
-use crate::graph::{Array, Kind, Lower, Op, Pointwise, Slot, Spec, Tensor, Vjp};
+use crate::graph::{Array, Kind, Lower, Op, Pointwise, Samples, Slot, Spec, Tensor, Vjp};
 use crate::ops::reduce::axes::{each, expect_f32, normalize_axes, reduced_shape};
 use crate::ops::reduce::fold::{Fold, Split, fold, moments};
 use crate::{Error, Result, Shape};
@@ -86,6 +86,10 @@ impl Op for Moments {
         Ok(())
     }
 
+    fn samples(&self, _: &[Spec]) -> Option<Samples> {
+        (!self.axes.contains(&0)).then(|| Samples::Apart(vec![0]))
+    }
+
     fn lower(&self, cx: &mut Lower<'_>) -> Result<()> {
         let split = Split::new(&cx.input(0).shape, &self.axes);
         let share = 1.0 / split.count() as f32;
@@ -150,6 +154,10 @@ impl Op for CenteredSums {
             cx.set(2, grad);
         }
         Ok(())
+    }
+
+    fn samples(&self, _: &[Spec]) -> Option<Samples> {
+        (!self.axes.contains(&0)).then(|| Samples::Apart(vec![0, 1, 2]))
     }
 
     fn lower(&self, cx: &mut Lower<'_>) -> Result<()> {

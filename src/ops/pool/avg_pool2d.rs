@@ -4,7 +4,7 @@
 //! and always sum in the same order. Axes are vertical, horizontal.
 
 use super::windows::{PoolParams, check_like, shape_of};
-use crate::graph::{Array, KernelBuilder, Lower, Op, Slot, Spec, Tensor, Vjp};
+use crate::graph::{Array, KernelBuilder, Lower, Op, Samples, Slot, Spec, Tensor, Vjp};
 use crate::ops::conv::window::four;
 use crate::{DType, Result};
 
@@ -100,6 +100,10 @@ impl Op for AvgPool {
         Ok(())
     }
 
+    fn samples(&self, _: &[Spec]) -> Option<Samples> {
+        Some(Samples::Apart(vec![0]))
+    }
+
     fn lower(&self, cx: &mut Lower<'_>) -> Result<()> {
         let x = four(self.name(), "the input", cx.input(0))?;
         let y = self.params.output(self.name(), x)?;
@@ -155,6 +159,10 @@ impl Op for AvgSpread {
         let up = cx.grad(0);
         cx.set(0, up.graph().push1(self.pool, &[&up]));
         Ok(())
+    }
+
+    fn samples(&self, _: &[Spec]) -> Option<Samples> {
+        Some(Samples::Apart(vec![0]))
     }
 
     fn lower(&self, cx: &mut Lower<'_>) -> Result<()> {

@@ -1,7 +1,7 @@
 //! Max pooling over the last two axes of `[N, C, H, W]`, and its gradients.
 
 use super::windows::{PoolParams, check_like, shape_of};
-use crate::graph::{Array, Lower, Op, Slot, Spec, Tensor, Vjp};
+use crate::graph::{Array, Lower, Op, Samples, Slot, Spec, Tensor, Vjp};
 use crate::ops::conv::window::four;
 use crate::{DType, Result};
 
@@ -57,6 +57,10 @@ impl Op for MaxPool {
         let grad = dy.graph().push1(op, &[&dy, &at]);
         cx.set(0, grad);
         Ok(())
+    }
+
+    fn samples(&self, _: &[Spec]) -> Option<Samples> {
+        Some(Samples::Apart(vec![0]))
     }
 
     fn lower(&self, cx: &mut Lower<'_>) -> Result<()> {
@@ -130,6 +134,10 @@ impl Op for MaxSpread {
         Ok(())
     }
 
+    fn samples(&self, _: &[Spec]) -> Option<Samples> {
+        Some(Samples::Apart(vec![0, 1]))
+    }
+
     fn lower(&self, cx: &mut Lower<'_>) -> Result<()> {
         let dy = four(self.name(), "the upstream gradient", cx.input(0))?;
         let (x, y) = self.shapes(dy)?;
@@ -188,6 +196,10 @@ impl Op for Pick {
         let grad = dy.graph().push1(op, &[&dy, &at]);
         cx.set(0, grad);
         Ok(())
+    }
+
+    fn samples(&self, _: &[Spec]) -> Option<Samples> {
+        Some(Samples::Apart(vec![0, 1]))
     }
 
     fn lower(&self, cx: &mut Lower<'_>) -> Result<()> {

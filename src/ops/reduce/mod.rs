@@ -10,3 +10,4 @@ pub(in crate::ops) mod softmax;
 pub(in crate::ops) mod sum_chunks;
 
 pub use reduce::{Reduce, Reduction};
+pub(crate) use sum_chunks::sum_chunks_apart;

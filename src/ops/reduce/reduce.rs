@@ -4,7 +4,7 @@
 
 use super::axes::{each, expect_f32, normalize_axes, reduced_shape};
 use super::fold::{Fold, Split, fold, moments};
-use crate::graph::{Array, Lower, Op, Slot, Spec, Tensor, Vjp};
+use crate::graph::{Array, Lower, Op, Samples, Slot, Spec, Tensor, Vjp};
 use crate::ops::pointwise::func::{larger, smaller};
 use crate::{Error, Result, Shape};
 
@@ -168,6 +168,14 @@ impl Op for Reduce {
         Ok(())
     }
 
+    fn samples(&self, _: &[Spec]) -> Option<Samples> {
+        match self.axes.contains(&0) {
+            false => Some(Samples::Apart(vec![0])),
+            true if self.kind == Reduction::Sum => Some(Samples::Added(vec![0])),
+            true => None,
+        }
+    }
+
     fn lower(&self, cx: &mut Lower<'_>) -> Result<()> {
         let shape = cx.input(0).shape.clone();
         let split = Split::new(&shape, &self.axes);
@@ -213,6 +221,10 @@ impl Op for ArgReduce {
             }
         });
         Ok(vec![out])
+    }
+
+    fn samples(&self, _: &[Spec]) -> Option<Samples> {
+        (!self.axes.contains(&0)).then(|| Samples::Apart(vec![0]))
     }
 
     fn lower(&self, cx: &mut Lower<'_>) -> Result<()> {

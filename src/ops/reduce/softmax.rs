@@ -4,7 +4,7 @@ use super::axes::{each, expect_f32, normalize_axes};
 use super::fold::{Fold, Split, fold};
 use crate::Result;
 use crate::device::DeviceClass;
-use crate::graph::{Array, Lower, Op, Slot, Spec, Tensor, Vjp};
+use crate::graph::{Array, Lower, Op, Samples, Slot, Spec, Tensor, Vjp};
 use crate::ops::pointwise::func::larger;
 
 const SHADER: &str = include_str!("../../../shaders/reduce/softmax.wgsl");
@@ -127,6 +127,10 @@ impl Op for Softmax {
         Ok(())
     }
 
+    fn samples(&self, _: &[Spec]) -> Option<Samples> {
+        (self.axis > 0).then(|| Samples::Apart(vec![0]))
+    }
+
     fn lower(&self, cx: &mut Lower<'_>) -> Result<()> {
         lower(cx, self.axis, self.log, false)
     }
@@ -192,6 +196,10 @@ impl Op for SoftmaxGrad {
             }
         }
         Ok(())
+    }
+
+    fn samples(&self, _: &[Spec]) -> Option<Samples> {
+        (self.axis > 0).then(|| Samples::Apart(vec![0, 1]))
     }
 
     fn lower(&self, cx: &mut Lower<'_>) -> Result<()> {
