@@ -102,6 +102,18 @@ fn products(cases: &mut Vec<Case>) {
             ));
         }
     }
+    for (t, s, d, e, causal) in [(7, 9, 5, 3, false), (40, 33, 8, 132, true)] {
+        cases.push(build_case(
+            &format!("attention {t}x{s}x{d}x{e}"),
+            &[
+                Data::f32([2, t, d], 1),
+                Data::f32([2, s, d], 2),
+                Data::f32([2, s, e], 3),
+            ],
+            |_, x| vec![x[0].attention(&x[1], &x[2], 0.4, causal)],
+            true,
+        ));
+    }
     for tb in [false, true] {
         let b = Data::f32(if tb { [44, 20] } else { [20, 44] }, 2);
         cases.push(build_case(

@@ -1,40 +1,8 @@
-//! Attention: exact, and approximated with landmarks (Xiong et al. 2021, "Nystromformer",
+//! Attention approximated with landmarks (Xiong et al. 2021, "Nystromformer",
 //! arXiv 2102.03902).
 
+use crate::ops::check_attention;
 use crate::{Error, Tensor};
-
-/// What stands where a query may not look: far below any score, but finite, so that no
-/// difference of infinities arises.
-const HIDDEN: f32 = -1e30;
-
-/// Queries `[.., T, d]`, keys `[.., S, d]` and values `[.., S, e]` with equal leading axes,
-/// or what is wrong with them.
-fn check(op: &str, [q, k, v]: [&Tensor; 3]) -> crate::Result<()> {
-    for t in [q, k, v] {
-        t.check()?;
-    }
-    let parts = |t: &Tensor| match t.shape().dims() {
-        [lead @ .., rows, width] => Some((lead.to_vec(), *rows, *width)),
-        _ => None,
-    };
-    if let (Some((a, _, d)), Some((b, s, d_k)), Some((c, s_v, _))) = (parts(q), parts(k), parts(v))
-        && a == b
-        && b == c
-        && d == d_k
-        && s == s_v
-    {
-        return Ok(());
-    }
-    Err(Error::shape(
-        op,
-        format!(
-            "expected queries [.., T, d], keys [.., S, d] and values [.., S, e], got {:?}, {:?} and {:?}",
-            q.shape(),
-            k.shape(),
-            v.shape()
-        ),
-    ))
-}
 
 /// How [`Tensor::nystrom_attention`] approximates.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -67,30 +35,6 @@ pub struct NystromAttention {
 }
 
 impl Tensor {
-    /// `softmax(q k^T * scale) v` of these queries `q` `[.., T, d]` with keys `[.., S, d]`
-    /// and values `[.., S, e]`: `[.., T, e]`. The usual scale is `1 / sqrt(d)`. Where
-    /// `causal`, query `t` sees the keys `0..=t` only.
-    ///
-    /// The scores `[.., T, S]` are stored. Errors: shapes that do not fit.
-    #[track_caller]
-    pub fn attention(&self, keys: &Tensor, values: &Tensor, scale: f32, causal: bool) -> Tensor {
-        if let Err(error) = check("attention", [self, keys, values]) {
-            return self.graph().poisoned(error);
-        }
-        let mut scores = self.matmul_with(keys, false, true).mul_scalar(scale);
-        if causal {
-            let numbers = |n: usize| -> Vec<f32> { (0..n).map(|i| i as f32).collect() };
-            let (t, s) = (self.dim(-2), keys.dim(-2));
-            let row = self.graph().constant([t, 1], &numbers(t));
-            let column = self.graph().constant([s], &numbers(s));
-            let hidden = scores.full_like(HIDDEN);
-            scores = column.less_equal(&row).select(&scores, &hidden);
-        }
-        let y = scores.softmax(-1).matmul(values);
-        self.graph().observe("", "attention", self, &y);
-        y
-    }
-
     /// The pseudo-inverse of matrices `[.., m, m]` by `iterations` steps of
     /// `V <- V (13 I - A V (15 I - A V (7 I - A V))) / 4` (Razavi et al. 2014; third
     /// order), from `V = A^T / (max column sum * max row sum of |A|)`, each matrix by
@@ -145,15 +89,17 @@ impl Tensor {
     ) -> NystromAttention {
         let (t, s, m) = (self.dim(-2), keys.dim(-2), how.landmarks);
         let fits = |n: usize| m > 0 && n.is_multiple_of(m);
-        let checked = check("nystrom_attention", [self, keys, values]).and_then(|()| {
-            match fits(t) && fits(s) {
+        let known = [self, keys, values].iter().try_for_each(|t| t.check());
+        let shapes = [self.shape(), keys.shape(), values.shape()];
+        let checked = known
+            .and_then(|()| check_attention("nystrom_attention", shapes))
+            .and_then(|()| match fits(t) && fits(s) {
                 true => Ok(()),
                 false => Err(Error::argument(
                     "nystrom_attention",
                     format!("{m} landmarks do not divide {t} queries and {s} keys"),
                 )),
-            }
-        });
+            });
         if let Err(error) = checked {
             let wrong = self.graph().poisoned(error);
             return NystromAttention {

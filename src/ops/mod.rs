@@ -2,6 +2,7 @@
 //! the shape rule, the float64 reference, the gradient, the dispatch and the
 //! [`crate::Tensor`] methods. Ops know the graph and nothing above it.
 
+mod attention;
 mod categorical;
 mod conv;
 mod flow;
@@ -21,6 +22,7 @@ mod source;
 mod variant;
 mod view;
 
+pub(crate) use attention::check_attention;
 pub use categorical::Categorical;
 pub use conv::{Conv1dParams, ConvParams, ConvTransposeParams};
 pub use flow::{CouplingMask, CouplingParams, CouplingScale, RawLayout, SplineParams};
@@ -43,6 +45,7 @@ pub use view::Pack;
 pub fn variants(kernel: &str) -> Vec<&'static str> {
     match kernel {
         "matmul" => product::variants::PRODUCTS.names(),
+        "attention" => attention::variants::ATTENTION.names(),
         "conv2d" => conv::variants::CONVOLUTIONS.names(),
         "conv2d_weight" => conv::weight_variants::WEIGHT_GRADIENTS.names(),
         _ => Vec::new(),
