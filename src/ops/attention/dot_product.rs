@@ -158,9 +158,9 @@ impl Op for Attention {
             accumulate(&mut out[b * x.t * x.e..][..x.t * x.e], &w, v, x.e, false);
             logs.extend(own);
         }
-        let logs = Array::new(&Shape::from(&shape), logs)?;
+        let logs = Array::new(Shape::from(&shape), logs)?;
         shape.push(x.e);
-        Ok(vec![Array::new(&Shape::from(shape), out)?, logs])
+        Ok(vec![Array::new(Shape::from(shape), out)?, logs])
     }
 
     fn vjp(&self, cx: &mut Vjp<'_>) -> Result<()> {
