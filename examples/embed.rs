@@ -64,6 +64,9 @@ const MAX_DIGITS: usize = 4096;
 
 fn run(args: &CommonArgs) -> Outcome {
     args.try_paths()?;
+    if args.resume.is_some() {
+        return Err("--resume: nothing is trained here; give weights with --load".into());
+    }
     args.batch_of(MAX_DIGITS, "what the picture of a frame has room for")?;
     let app = App::open()?;
     let start = Instant::now();
