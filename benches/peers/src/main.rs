@@ -9,6 +9,7 @@
 mod measure;
 mod ours;
 mod peer;
+mod row;
 mod rows;
 
 use clap::Parser;
@@ -49,7 +50,7 @@ fn main() -> std::process::ExitCode {
 
 /// Whether all rows agreed.
 fn run(args: Args) -> Result<bool, Box<dyn std::error::Error>> {
-    let rows: Vec<rows::Row> = rows::all()
+    let rows: Vec<row::Row> = rows::all()
         .into_iter()
         .filter(|r| args.filter.is_empty() || args.filter.iter().any(|f| r.name.contains(f)))
         .collect();

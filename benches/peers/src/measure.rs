@@ -5,9 +5,7 @@ use std::time::{Duration, Instant};
 use burn::tensor::Device;
 use flowgrad::Gpu;
 
-use crate::rows::Row;
-
-pub type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
+use crate::row::{Outcome, Row, Side};
 
 /// Short rows are repeated until this time is spent, or `MOST` times.
 const SPEND: Duration = Duration::from_millis(500);
@@ -18,17 +16,6 @@ const MOST: usize = 101;
 const SHORT: f64 = 100.0;
 /// Runs of either side before the first timed one.
 const WARM_UP: usize = 3;
-/// Steps of a training whose losses are compared.
-pub const COMPARED_STEPS: usize = 3;
-
-/// One of the two that are compared.
-pub trait Side {
-    /// Runs once and waits until the device is done.
-    fn run(&mut self) -> Outcome<()>;
-    /// Runs once and returns the results. Called before anything is timed.
-    fn results(&mut self) -> Outcome<Vec<Vec<f32>>>;
-}
-
 /// What was measured of one row.
 pub struct Measured {
     name: String,
@@ -151,24 +138,4 @@ fn timed(side: &mut dyn Side) -> Outcome<f64> {
     let start = Instant::now();
     side.run()?;
     Ok(start.elapsed().as_secs_f64() * 1e3)
-}
-
-/// The largest difference of two lists of results, and the largest element.
-pub fn largest_difference(ours: &[Vec<f32>], peer: &[Vec<f32>]) -> (f64, f64) {
-    let same = ours.len() == peer.len() && ours.iter().zip(peer).all(|(a, b)| a.len() == b.len());
-    if !same {
-        return (f64::NAN, 0.0);
-    }
-    let mut largest = (0.0f64, 0.0f64);
-    for (a, b) in ours.iter().flatten().zip(peer.iter().flatten()) {
-        let difference = (f64::from(*a) - f64::from(*b)).abs();
-        if difference.is_nan() {
-            return (f64::NAN, 0.0);
-        }
-        largest = (
-            largest.0.max(difference),
-            largest.1.max(f64::from(*b).abs()),
-        );
-    }
-    largest
 }

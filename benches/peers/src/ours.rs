@@ -4,8 +4,7 @@ use flowgrad::exec::{Outputs, Value};
 use flowgrad::optim::Optimizer;
 use flowgrad::{DType, Gpu, Graph, Init, Params, Program, Tensor};
 
-use crate::measure::{COMPARED_STEPS, Outcome, Side};
-use crate::rows::Data;
+use crate::row::{COMPARED_STEPS, Data, Outcome, Side};
 
 /// A compiled program whose inputs lie on the device.
 pub struct Ours {

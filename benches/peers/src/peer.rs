@@ -4,8 +4,7 @@ use burn::tensor::wgpu::WgpuBackend;
 use burn::tensor::{Device, DeviceKind, Int, Tensor, TensorData};
 use flowgrad::Gpu;
 
-use crate::measure::{COMPARED_STEPS, Outcome, Side};
-use crate::rows::Data;
+use crate::row::{COMPARED_STEPS, Data, Outcome, Side};
 
 /// burn's device on the adapter that flowgrad runs on, or an error where burn
 /// cannot be had there.

@@ -4,8 +4,8 @@
 use burn::tensor::{module, ops::ConvOptions};
 use flowgrad::{ops::ConvParams, tape};
 
-use super::{Data, Row};
 use crate::peer::Output;
+use crate::row::{Data, Row};
 use crate::{ours::Ours, peer, peer::Peer};
 
 const EPS: f32 = 1e-5;

@@ -3,7 +3,7 @@
 //! burn has no such op: `|e|^2 / 2 - x e^T`, then the index of the least, which is
 //! the fastest way to say it there.
 
-use super::{Data, Row};
+use crate::row::{Data, Row};
 use crate::{ours::Ours, peer, peer::Peer};
 
 pub fn rows() -> Vec<Row> {

@@ -3,7 +3,7 @@
 use burn::tensor::{module::conv2d, ops::ConvOptions};
 use flowgrad::ops::ConvParams;
 
-use super::{Data, Row};
+use crate::row::{Data, Row};
 use crate::{ours::Ours, peer, peer::Peer};
 
 pub fn rows() -> Vec<Row> {

@@ -6,9 +6,9 @@ use burn::tensor::{Device, Tensor};
 use flowgrad::ops::{CouplingMask, CouplingParams};
 use flowgrad::tape;
 
-use super::{Data, Row};
-use crate::measure::largest_difference;
 use crate::peer::Output;
+use crate::row::largest_difference;
+use crate::row::{Data, Row};
 use crate::{ours::Ours, peer, peer::Peer};
 
 const SHAPE: [usize; 4] = [16, 64, 64, 64];

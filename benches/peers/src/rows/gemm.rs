@@ -1,6 +1,6 @@
 //! Products of matrices, `m x n x k`: squares, and what Glow and ResNet need.
 
-use super::{Data, Row};
+use crate::row::{Data, Row};
 use crate::{ours::Ours, peer, peer::Peer};
 
 pub fn rows() -> Vec<Row> {

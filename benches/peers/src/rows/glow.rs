@@ -11,8 +11,8 @@ use flowgrad::ops::{Activation, ConvParams, CouplingMask, CouplingParams};
 use flowgrad::{Graph, Init, Params, tape};
 
 use super::coupling::coupling;
-use super::{Data, Row};
 use crate::peer::Output;
+use crate::row::{Data, Row};
 use crate::{ours::Ours, peer, peer::Peer};
 
 const SHAPE: [usize; 4] = [64, 12, 16, 16];

@@ -9,7 +9,7 @@ use flowgrad::nn::{Layer, Mode};
 use flowgrad::ops::fold_batch_norms;
 use flowgrad::{Graph, Params, Value};
 
-use super::{Data, Row};
+use crate::row::{Data, Row};
 use crate::{ours::Ours, peer, peer::Peer};
 
 pub fn rows() -> Vec<Row> {

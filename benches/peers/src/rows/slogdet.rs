@@ -4,7 +4,7 @@
 
 use burn::tensor::linalg;
 
-use super::{Data, Row};
+use crate::row::{Data, Row};
 use crate::{ours::Ours, peer, peer::Peer};
 
 pub fn rows() -> Vec<Row> {

@@ -12,8 +12,8 @@ use flowgrad::nn::Mode;
 use flowgrad::optim::{Adam, Optimizer};
 use flowgrad::{Graph, Params};
 
-use super::{Data, Row};
 use crate::ours::Training;
+use crate::row::{Data, Row};
 use crate::{peer, peer::Peer};
 
 const BATCH: usize = 64;
