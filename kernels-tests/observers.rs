@@ -5,7 +5,7 @@ use flowgrad::flow::{
 };
 use flowgrad::graph::Observed;
 use flowgrad::nn::{Apply, Conv2d, Dropout, Flatten, Layer, Linear, Mode, Nystrom, Sequential};
-use flowgrad::ops::{ConvParams, CouplingMask, CouplingParams};
+use flowgrad::ops::{Activation, ConvParams, CouplingMask, CouplingParams};
 use flowgrad::{Graph, Params, Tensor, Value, tape};
 
 use crate::flow::{floats, reference};
@@ -201,6 +201,7 @@ fn layers_without_parameters_are_observed_at_their_places() {
     let net = Sequential::new()
         .with(Dropout::new(0.5).unwrap())
         .with(inner)
+        .with(Activation::Relu)
         .with(Linear::new(&params.scope("fc"), 6, 2).unwrap());
     let data = Data::f32([3, 2, 3], 4);
     for mode in [Mode::Eval, Mode::Train] {
@@ -212,13 +213,14 @@ fn layers_without_parameters_are_observed_at_their_places() {
             ("0", "dropout"),
             ("1.0", "flatten"),
             ("1.1", "function"),
+            ("2", "activation"),
             ("fc", "linear"),
         ];
         assert_eq!(names(&seen), expected);
         let outputs: Vec<&Tensor> = seen.iter().map(|s| &s.output).collect();
         let mut program = graph.compile(gpu(), &params, &outputs).unwrap();
         let run = program.run(&[("x", Value::F32(floats(&data)))]).unwrap();
-        let got: Vec<Vec<f32>> = (0..3).map(|i| run.f32(i).unwrap()).collect();
+        let got: Vec<Vec<f32>> = (0..4).map(|i| run.f32(i).unwrap()).collect();
         assert_eq!(seen[1].output.shape().dims(), [3, 6]);
         for (i, v) in floats(&data).iter().enumerate() {
             let kept = match mode {
@@ -228,6 +230,7 @@ fn layers_without_parameters_are_observed_at_their_places() {
             assert!(kept, "{mode:?}: {} of {v}", got[0][i]);
             assert_eq!(got[1][i], got[0][i]);
             assert_eq!(got[2][i], 2.0 * got[1][i]);
+            assert_eq!(got[3][i], got[2][i].max(0.0));
         }
     }
 }

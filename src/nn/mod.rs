@@ -75,6 +75,8 @@ impl<L: Layer + ?Sized> Layer for Box<L> {
 
 impl Layer for crate::ops::Activation {
     fn forward(&self, x: &Tensor, _: Mode) -> Tensor {
-        self.apply(x)
+        let y = self.apply(x);
+        x.graph().observe("", "activation", x, &y);
+        y
     }
 }
