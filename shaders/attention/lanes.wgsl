@@ -171,8 +171,8 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
 #repeat r ROWS
         {
             let row = tile_row + ${r}u;
-            let unseen0 = col0 >= args.cols || hidden(row, col0);
-            let unseen1 = col1 >= args.cols || hidden(row, col1);
+            let unseen0 = (col0 >= args.cols) | hidden(row, col0);
+            let unseen1 = (col1 >= args.cols) | hidden(row, col1);
             let s0 = args.scale * score${r}_0;
             let s1 = args.scale * score${r}_1;
 #if MODE == forward
@@ -240,14 +240,14 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
 #repeat k STEPS
     mass${r} += subgroupShuffleXor(mass${r}, ${LANES >> (k+1)}u);
 #end
-    if (lane == 0u && rest % args.wide_tiles == 0u && tile_row + ${r}u < args.rows) {
+    if ((lane == 0u) & (rest % args.wide_tiles == 0u) & (tile_row + ${r}u < args.rows)) {
         lse[first_row + tile_row + ${r}u] = peak${r} + log_f32(mass${r});
     }
 #end
 #endif
 #repeat r ROWS
 #repeat v EACH
-    if (4u * own${v} < args.wide && tile_row + ${r}u < args.rows) {
+    if ((4u * own${v} < args.wide) & (tile_row + ${r}u < args.rows)) {
 #if MODE == forward
         let result = sum${r}_${v} / mass${r};
 #else

@@ -192,10 +192,10 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
         score${i} = p${i};
 #endif
         let unseen${i} = vec4<bool>(
-            col0 >= args.cols || hidden(row${i}, col0),
-            col1 >= args.cols || hidden(row${i}, col1),
-            col2 >= args.cols || hidden(row${i}, col2),
-            col3 >= args.cols || hidden(row${i}, col3));
+            (col0 >= args.cols) | hidden(row${i}, col0),
+            (col1 >= args.cols) | hidden(row${i}, col1),
+            (col2 >= args.cols) | hidden(row${i}, col2),
+            (col3 >= args.cols) | hidden(row${i}, col3));
         score${i} = select(score${i}, vec4f(), unseen${i});
 #endif
         weights[(my_row + ${8*i}u) * 9u + my_col / 4u] = score${i};
@@ -210,7 +210,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
                 let s = weights[local * 9u + c];
 #repeat j 4
                 let key${j} = tile_col + 4u * c + ${j}u;
-                best = select(max(best, s[${j}]), best, key${j} >= args.cols || hidden(row, key${j}));
+                best = select(max(best, s[${j}]), best, (key${j} >= args.cols) | hidden(row, key${j}));
 #end
             }
             let less = exp_f32(before - best);
@@ -221,7 +221,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
 #repeat j 4
                 let key${j} = tile_col + 4u * c + ${j}u;
                 e[${j}] = select(exp_f32(s[${j}] - best), 0.0,
-                    key${j} >= args.cols || hidden(row, key${j}));
+                    (key${j} >= args.cols) | hidden(row, key${j}));
 #end
                 added += (e.x + e.y) + (e.z + e.w);
                 weights[local * 9u + c] = e;
@@ -251,7 +251,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
 
 #repeat i RT
     let out${i} = tile_row + top + ${i}u;
-    if (inside && out${i} < args.rows) {
+    if (inside & (out${i} < args.rows)) {
 #if MODE == forward
         let result${i} = sum${i} / mass[top + ${i}u];
 #else
@@ -270,7 +270,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
     }
 #end
 #if MODE == forward
-    if (rest % args.wide_tiles == 0u && local < BR && tile_row + local < args.rows) {
+    if ((rest % args.wide_tiles == 0u) & (local < BR) & (tile_row + local < args.rows)) {
         lse[first_row + tile_row + local] = peak[local] + log_f32(mass[local]);
     }
 #endif
