@@ -28,6 +28,7 @@ mod half;
 mod images;
 mod inv1x1;
 mod large;
+mod large_autoencoders;
 mod linalg;
 mod matmul;
 mod misuse;

@@ -6,8 +6,9 @@ mod flow;
 mod resnet;
 
 pub use autoencoder::{
-    Autoencoder, AutoencoderConfig, Likelihood, PixelBlock, PixelCnn, PixelCnnConfig, PixelSampler,
-    Posterior, Vae, VaeConfig, VaeOutput, VqVae, VqVaeOutput,
+    Autoencoder, AutoencoderConfig, Dvae, DvaeConfig, DvaeLoss, Likelihood, PixelBlock, PixelCnn,
+    PixelCnnConfig, PixelSampler, Posterior, Vae, VaeConfig, VaeOutput, VqGan, VqGanConfig,
+    VqGanOutput, VqVae, VqVaeOutput,
 };
 pub use flow::{
     Glow, GlowConfig, GlowConvention, ImageFlow, Mixing, Nice, NiceConfig, NicePrior, RealNvp,

@@ -30,7 +30,7 @@ pub use attention::{Nystrom, NystromAttention};
 pub use basic::{Apply, Dropout, Flatten, Linear, Sequential};
 pub use conv::{Conv1d, Conv2d, ConvTranspose2d};
 pub use masked::{Centre, Colours, MaskedConv2d, causal_mask};
-pub use norm::BatchNorm2d;
+pub use norm::{BatchNorm2d, GroupNorm};
 pub use spectral::SpectralNorm;
 
 use crate::Tensor;

@@ -2,7 +2,7 @@
 
 use super::{Layer, Mode};
 use crate::graph::Observed;
-use crate::{Init, Param, Params, Result, Tensor};
+use crate::{Error, Init, Param, Params, Result, Tensor};
 
 /// Batch normalisation over all axes but the second: `[N, C, H, W]` or `[N, C]`.
 ///
@@ -79,6 +79,48 @@ impl Layer for BatchNorm2d {
                 graph.update(&state, |old| old.mul_scalar(keep).add(&new));
             }
         }
+        y
+    }
+}
+
+/// Group normalisation of `[N, C, ..]`: the channels of every sample in groups of
+/// neighbours, by their own mean and biased variance. Parameters `weight` and `bias` `[C]`
+/// (1 and 0 at first). Wu and He 2018, arXiv 1803.08494.
+pub struct GroupNorm {
+    weight: Param,
+    bias: Param,
+    groups: usize,
+    eps: f32,
+}
+
+impl GroupNorm {
+    /// `eps` 1e-5. Errors: see [`Params::add`]; channels that do not fall into the groups.
+    pub fn new(params: &Params, groups: usize, channels: usize) -> Result<Self> {
+        if groups == 0 || !channels.is_multiple_of(groups) {
+            let detail = format!("{channels} channels do not fall into {groups} groups");
+            return Err(Error::argument("GroupNorm", detail));
+        }
+        Ok(GroupNorm {
+            weight: params.add("weight", [channels], Init::Ones)?,
+            bias: params.add("bias", [channels], Init::Zeros)?,
+            groups,
+            eps: 1e-5,
+        })
+    }
+
+    /// The same layer with another `eps`.
+    pub fn eps(mut self, eps: f32) -> Self {
+        self.eps = eps;
+        self
+    }
+}
+
+impl Layer for GroupNorm {
+    fn forward(&self, x: &Tensor, _: Mode) -> Tensor {
+        let graph = x.graph();
+        let (weight, bias) = (self.weight.on(graph), self.bias.on(graph));
+        let y = x.group_norm(self.groups, Some(&weight), Some(&bias), self.eps);
+        graph.observe(self.weight.scope_name(), "group norm", x, &y);
         y
     }
 }

@@ -12,6 +12,7 @@ pub struct LoadRules {
     prefixes: Vec<String>,
     renames: Vec<(String, String)>,
     skipped: Vec<String>,
+    skipped_beginnings: Vec<String>,
     any_ones: bool,
     may_miss: Vec<String>,
     lenient: bool,
@@ -37,6 +38,14 @@ impl LoadRules {
     /// Tensors whose names end so are passed over.
     pub fn skip_ending(mut self, endings: &[&str]) -> Self {
         self.skipped.extend(endings.iter().map(|e| e.to_string()));
+        self
+    }
+
+    /// Tensors whose names begin so, once stripped and replaced, are passed over: the parts of
+    /// a checkpoint that belong to another network.
+    pub fn skip_beginning(mut self, beginnings: &[&str]) -> Self {
+        let beginnings = beginnings.iter().map(|b| b.to_string());
+        self.skipped_beginnings.extend(beginnings);
         self
     }
 
@@ -79,7 +88,9 @@ impl LoadRules {
             false => name.replace(from, to),
         };
         let name = self.renames.iter().fold(name.to_string(), renamed);
-        let skipped = self.skipped.iter().any(|end| name.ends_with(end));
+        let mut beginnings = self.skipped_beginnings.iter();
+        let skipped = self.skipped.iter().any(|end| name.ends_with(end))
+            || beginnings.any(|begin| name.starts_with(begin));
         (!skipped).then_some(name)
     }
 
@@ -114,7 +125,8 @@ mod tests {
             .strip("module.")
             .strip("model.")
             .rename(".shortcut.", ".downsample.")
-            .skip_ending(&[".mask"]);
+            .skip_ending(&[".mask"])
+            .skip_beginning(&["loss."]);
         let name = |n: &str| rules.name(n);
         assert_eq!(
             name("module.model.a.shortcut.0"),
@@ -122,6 +134,8 @@ mod tests {
         );
         assert_eq!(name("a.module.b"), Some("a.module.b".into()));
         assert_eq!(name("model.a.mask"), None);
+        assert_eq!(name("model.loss.a"), None);
+        assert_eq!(name("a.loss.b"), Some("a.loss.b".into()));
         assert!(rules.passes_over("bn1.num_batches_tracked"));
         assert!(!rules.passes_over("bn1.weight"));
         let odd = LoadRules::default().strip("").rename("", "x");
