@@ -184,7 +184,10 @@ fn both_learn_one_batch() {
         let graph = loss.graph();
         let mut program = graph.compile(gpu(), params, &[loss]).expect("a program");
         let mut losses = Vec::new();
-        for _ in 0..25 {
+        for step in 0..25 {
+            program
+                .set_scalars(&optimizer.inputs(step))
+                .expect("a learning rate");
             let got = program.run(&[("x", Value::F32(&values))]).expect("a run");
             losses.push(got.f32(0).expect("a loss")[0]);
         }

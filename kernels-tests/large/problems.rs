@@ -307,6 +307,8 @@ const SHAPES: [(&[usize], &[usize], &[isize]); 5] = [
 
 /// Parts of its parts are added up, and squares taken around a mean that is known.
 const VERY_LONG: usize = (1 << 24) + (1 << 14);
+/// Odd, so that a cell is one number and there are parts enough to be put together in parts.
+const FOR_TWO_PASSES: usize = (1 << 24) + 1;
 
 pub fn reductions() -> Vec<Problem> {
     let mut all = Vec::new();
@@ -360,6 +362,18 @@ pub fn reductions() -> Vec<Problem> {
             false => problem.on_gpus(),
         });
     }
+    // More than software adapters take in one pass.
+    all.push(
+        Problem::new(
+            format!("a variance of {FOR_TWO_PASSES}"),
+            &[Positive(vec![FOR_TWO_PASSES])],
+            &[Positive(vec![(1 << 27) + 1])],
+            |x, _| vec![x[0].var(&[0], false, false)],
+        )
+        .no_grad()
+        .check(sampled::variance)
+        .on_software(),
+    );
     // Along the first, a middle and the last axis.
     let along: [(&[usize], &[usize], isize); 4] = [
         (&[1 << 16], &[1 << 26], 0),
@@ -385,9 +399,10 @@ pub fn reductions() -> Vec<Problem> {
 }
 
 pub fn norms() -> Vec<Problem> {
+    // Positive, since means near 0 are only exact compared with what they are the means of.
     let images = |n: usize, c: usize, side: usize| {
         [
-            Float(vec![n, c, side, side]),
+            Positive(vec![n, c, side, side]),
             Positive(vec![c]),
             Float(vec![c]),
         ]

@@ -198,6 +198,20 @@ pub fn long_row(what: &str, x: &[Vec<f32>], y: &[Vec<f32>]) {
     assert_eq!(y[4][0], first as f32, "{what}");
 }
 
+/// The variance of all numbers.
+pub fn variance(what: &str, x: &[Vec<f32>], y: &[Vec<f32>]) {
+    let exact = || x[0].iter().map(|v| f64::from(*v));
+    let count = x[0].len() as f64;
+    let mean = exact().sum::<f64>() / count;
+    let expected = exact().map(|v| (v - mean) * (v - mean)).sum::<f64>() / count;
+    let got = f64::from(y[0][0]);
+    let error = (got - expected).abs();
+    assert!(
+        error <= 4e-6 * expected,
+        "{what}: {got}, expected {expected}"
+    );
+}
+
 /// Of matrices `[batch, n, n]`: `a[perm] = L U` with no factor of L above 1, and where they
 /// are given the logarithm of the determinant and the inverse.
 pub fn factors(n: usize) -> impl Fn(&str, &[Vec<f32>], &[Vec<f32>]) {
