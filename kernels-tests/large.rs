@@ -284,6 +284,16 @@ fn moves() {
     run(problems::moves());
 }
 
+#[test]
+fn pictures() {
+    run(problems::pictures());
+}
+
+#[test]
+fn attention() {
+    run(problems::attention());
+}
+
 /// What a kernel is, but for sizes that stand in its text: these are the strides of a
 /// generated one, and the rows that a lane of a factorisation holds.
 fn kind(step: &Step, text: &str) -> String {
@@ -303,7 +313,9 @@ fn kind(step: &Step, text: &str) -> String {
 }
 
 /// Kernels that do the same at every size.
-const ONE_SIZE: [&str; 5] = [
+const ONE_SIZE: [&str; 7] = [
+    "shaders/categorical.wgsl",
+    "shaders/image/move_each.wgsl",
     "shaders/pointwise/fused.wgsl",
     "shaders/random.wgsl",
     "shaders/roof_arithmetic.wgsl",

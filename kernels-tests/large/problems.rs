@@ -2,8 +2,8 @@
 
 use flowgrad::Tensor;
 use flowgrad::ops::{
-    ConvParams, ConvTransposeParams, CouplingMask, CouplingParams, CouplingScale, Plu, PoolParams,
-    SplineParams, Triangular,
+    ConvParams, ConvTransposeParams, CouplingMask, CouplingParams, CouplingScale, GridPadding, Plu,
+    PoolParams, SplineParams, Triangular,
 };
 
 use super::In::{Below, Distinct, Float, Matrices, Positive};
@@ -21,6 +21,8 @@ pub fn all() -> Vec<Problem> {
         matrices(),
         flows(),
         moves(),
+        pictures(),
+        attention(),
     ];
     families.into_iter().flatten().collect()
 }
@@ -738,5 +740,44 @@ pub fn moves() -> Vec<Problem> {
         })
         .no_grad(),
     );
+    all
+}
+
+/// Pictures sampled anywhere, with as many channels as cells take at once and more.
+pub fn pictures() -> Vec<Problem> {
+    let inputs = |n: usize, c: usize, side: usize| {
+        [
+            Float(vec![n, c, side, side]),
+            Float(vec![n, side + 1, side, 2]),
+        ]
+    };
+    let paddings = [GridPadding::Zeros, GridPadding::Border];
+    let sampled = paddings.into_iter().flat_map(|padding| {
+        [(3, 3), (24, 64)].map(|(run, huge)| {
+            Problem::new(
+                format!("samples of {run} channels, {padding:?}"),
+                &inputs(2, run, 24),
+                &inputs(256, huge, 128),
+                move |x, _| vec![x[0].grid_sample(&x[1], padding)],
+            )
+        })
+    });
+    sampled.collect()
+}
+
+/// More queries and keys than a tile has, and widths of several kinds.
+pub fn attention() -> Vec<Problem> {
+    let mut all = Vec::new();
+    for width in [64, 20, 7] {
+        for causal in [false, true] {
+            let rows = |b: usize, t: usize, d: usize| [0; 3].map(|_| Float(vec![b, t, d]));
+            all.push(Problem::new(
+                format!("attention of {width}, causal {causal}"),
+                &rows(8, 150, width),
+                &rows(128, 1 << 14, width),
+                move |x, _| vec![x[0].attention(&x[1], &x[2], 0.2, causal)],
+            ));
+        }
+    }
     all
 }
