@@ -10,13 +10,15 @@ use std::process::{Child, Command, Stdio};
 use std::time::Instant;
 
 use clap::Parser;
+use common::tokenize::{Coder, Picture};
 use common::vqvae::{Digits, Setup, run};
 use common::{CommonArgs, Outcome, Progress, Report, Run, every, never};
 use flowgrad::data::ImageSet;
-use flowgrad::models::VqVae;
+use flowgrad::exec::Storage;
+use flowgrad::models::{DvaeConfig, Tiling, VqVae};
 use flowgrad::nn::{Layer, Linear, Mode};
 use flowgrad::optim::{Adam, Optimizer};
-use flowgrad::{Graph, Init, Program};
+use flowgrad::{Gpu, Graph, Init, Params, Program};
 
 #[derive(Parser)]
 struct Args {
@@ -342,4 +344,76 @@ fn a_process_that_is_interrupted() {
             }
         }
     }
+}
+
+/// Waves, so that neither codes nor pixels are all alike.
+fn waves(size: [usize; 2]) -> Picture {
+    let at = |i: usize| {
+        let (line, x) = (i / size[1], i % size[1]);
+        0.5 + 0.45 * ((x * (1 + line / size[0])) as f32 * 0.11 + line as f32 * 0.07).sin()
+    };
+    Picture {
+        data: (0..3 * size[0] * size[1]).map(at).collect(),
+        size,
+    }
+}
+
+#[test]
+fn tiles_of_pictures_are_parts_of_the_whole() {
+    let gpu = Gpu::new().expect("an adapter");
+    let params = Params::new(2);
+    let config = DvaeConfig {
+        channels: 3,
+        hidden: 8,
+        start: 6,
+        blocks: 1,
+        codes: 24,
+    };
+    let coder = Coder::dvae(&params, config).expect("a model");
+    // Sides that are no multiples of what a code stands for.
+    let picture = waves([27, 171]);
+    let padded = picture.padded(coder.factor());
+    assert_eq!(padded.size, [32, 176]);
+    let at = |y: usize, x: usize| padded.data[(2 * 32 + y) * 176 + x];
+    assert_eq!(at(31, 175), picture.data[(2 * 27 + 26) * 171 + 170]);
+    let run = |tiling: &Tiling, weights: Storage| {
+        let extents = tiling.extents([4, 22]);
+        let programs = coder.programs(&gpu, &params, extents, weights);
+        let mut programs = programs.expect("programs");
+        let codes = programs.encode(&padded, tiling).expect("codes");
+        let decoded = programs.decode(&codes, tiling).expect("a picture");
+        let mut wrong = codes.clone();
+        wrong.data[5] = 24;
+        let refused = programs.decode(&wrong, tiling).err().expect("an error");
+        assert!(refused.to_string().contains("code 24"), "{refused}");
+        (codes, decoded, programs.weight_bytes())
+    };
+    // In the coarsest group three convolutions see a code each, in finer ones half of it
+    // and so on: 7 codes are enough.
+    let tiling = Tiling::new(20, 7).expect("a tiling");
+    assert_eq!(tiling.tiles([4, 22]).len(), 2);
+    let (codes, decoded, bytes) = run(&tiling, Storage::F32);
+    let whole = Tiling::new(22, 0).expect("a tiling");
+    let (all, expected, _) = run(&whole, Storage::F32);
+    assert_eq!(codes.data, all.data);
+    let farthest = decoded.farthest(&expected);
+    assert!(farthest < 1e-5, "{farthest}");
+    assert!(codes.variety().0 > 3, "{:?}", codes.variety());
+    // Without a margin the seams show.
+    let (_, seams, _) = run(&Tiling::new(10, 0).expect("a tiling"), Storage::F32);
+    assert!(seams.farthest(&expected) > 1e-3);
+
+    let (_, halves, half_bytes) = run(&tiling, Storage::F16);
+    assert!(
+        half_bytes * 10 < bytes * 7,
+        "{half_bytes} of {bytes}: biases of so small a network stay 32-bit"
+    );
+    assert!(halves.farthest(&expected) > 0.0);
+
+    let npy = codes.npy();
+    assert_eq!(&npy[..8], b"\x93NUMPY\x01\x00");
+    let head = u16::from_le_bytes([npy[8], npy[9]]) as usize;
+    assert!((10 + head).is_multiple_of(64));
+    assert_eq!(npy.len(), 10 + head + 4 * 4 * 22);
+    assert!(String::from_utf8_lossy(&npy[10..10 + head]).contains("'shape': (4, 22)"));
 }

@@ -15,6 +15,7 @@ pub mod plot;
 pub mod progress;
 pub mod report;
 pub mod resume;
+pub mod tokenize;
 pub mod train;
 pub mod vqvae;
 

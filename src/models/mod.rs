@@ -7,8 +7,8 @@ mod resnet;
 
 pub use autoencoder::{
     Autoencoder, AutoencoderConfig, Dvae, DvaeConfig, DvaeLoss, Likelihood, PixelBlock, PixelCnn,
-    PixelCnnConfig, PixelSampler, Posterior, Vae, VaeConfig, VaeOutput, VqGan, VqGanConfig,
-    VqGanOutput, VqVae, VqVaeOutput,
+    PixelCnnConfig, PixelSampler, Posterior, Tile, Tiling, Vae, VaeConfig, VaeOutput, VqGan,
+    VqGanConfig, VqGanOutput, VqVae, VqVaeOutput,
 };
 pub use flow::{
     Glow, GlowConfig, GlowConvention, ImageFlow, Mixing, Nice, NiceConfig, NicePrior, RealNvp,
