@@ -162,10 +162,10 @@ mod tests {
                 let mut count = vec![0; grid[0] * grid[1]];
                 for tile in tiling.tiles(grid) {
                     assert_eq!(tile.sees.clone().map(|r| r.len()), extents);
-                    for axis in 0..2 {
+                    for (axis, extent) in grid.iter().enumerate() {
                         let (sees, keeps) = (&tile.sees[axis], &tile.keeps[axis]);
                         assert!(sees.start == 0 || keeps.start >= sees.start + margin);
-                        assert!(sees.end == grid[axis] || keeps.end + margin <= sees.end);
+                        assert!(sees.end == *extent || keeps.end + margin <= sees.end);
                     }
                     for y in tile.keeps[0].clone() {
                         tile.keeps[1]
