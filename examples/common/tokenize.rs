@@ -14,17 +14,17 @@ use super::{Outcome, Progress};
 
 /// A network between pictures and codes.
 pub enum Coder {
-    Dvae(Dvae),
-    VqGan(VqGan),
+    Dvae(Box<Dvae>),
+    VqGan(Box<VqGan>),
 }
 
 impl Coder {
     pub fn dvae(params: &Params, config: DvaeConfig) -> Outcome<Self> {
-        Ok(Coder::Dvae(Dvae::new(params, config)?))
+        Ok(Coder::Dvae(Box::new(Dvae::new(params, config)?)))
     }
 
     pub fn vqgan(params: &Params, config: VqGanConfig) -> Outcome<Self> {
-        Ok(Coder::VqGan(VqGan::new(params, config)?))
+        Ok(Coder::VqGan(Box::new(VqGan::new(params, config)?)))
     }
 
     /// Pixels of a side of what a code stands for.
