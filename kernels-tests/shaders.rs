@@ -335,6 +335,12 @@ fn shader_files_keep_the_house_rules() {
         assert!(text.starts_with("//"), "{file} opens with no comment");
         for (i, line) in text.lines().enumerate() {
             let code = line.split("//").next().unwrap_or("");
+            // Each is a branch, and compilers of drivers choke on many: docs/drivers.md.
+            assert!(
+                code.starts_with('#') || !(code.contains("&&") || code.contains("||")),
+                "{file}:{}: `&` and `|` join conditions, with both sides in parentheses",
+                i + 1
+            );
             // Drivers compute these too roughly: see shaders/lib/math.wgsl.
             for name in ["exp", "exp2", "log", "log2", "pow", "tanh", "sin", "cos"] {
                 let call = format!("{name}(");

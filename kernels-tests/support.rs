@@ -473,11 +473,10 @@ pub fn run_on(
     let Some(first) = wanted.first() else {
         return Ok((Vec::new(), Vec::new()));
     };
-    let graph = first.graph();
-    let mut program = graph.compile_pure(gpu, &Params::new(0), wanted)?;
+    let program = first.graph().compile_pure(gpu, &Params::new(0), wanted)?;
     let steps = program.plan().steps.iter();
     let kernels = steps.map(|s| s.kernel.clone()).collect();
-    Ok((results(&mut program, inputs, wanted)?, kernels))
+    Ok((run_program(program, inputs, wanted)?, kernels))
 }
 
 /// The same on the usual device, by the kernels that one of this class would get. It must
@@ -495,12 +494,12 @@ pub fn run_as(
     let plan = first
         .graph()
         .plan(&profile, &[], wanted, &PlanOptions::default())?;
-    results(&mut Program::new(gpu(), plan, &[])?, inputs, wanted)
+    run_program(Program::new(gpu(), plan, &[])?, inputs, wanted)
 }
 
-/// What a program gives for `wanted`; inputs that it does not have are left out.
-fn results(
-    program: &mut Program,
+/// One run of a program for `wanted`; inputs that it does not have are left out.
+pub fn run_program(
+    mut program: Program,
     inputs: &[(String, Data)],
     wanted: &[&Tensor],
 ) -> Result<Vec<Data>> {

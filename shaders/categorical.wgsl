@@ -57,7 +57,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
     var peak = from_bits(MINUS_INFINITY);
     for (var j = local; j < args.classes; j += LANES) {
         let x = logits[first + j];
-        peak = select(peak, x, x > peak && !is_nan(x));
+        peak = select(peak, x, (x > peak) & !is_nan(x));
     }
     scores[local] = peak;
 #if TOP
@@ -101,11 +101,11 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
             let distance = select(x - peak, 0.0, x == peak);
             let number = distance * args.scale - log_f32(exponential(vec2u(words.x, words.y)[${k}]));
             let score = select(number, from_bits(0x7f800000u), is_nan(x));
-            var allowed = j < args.classes && bitcast<u32>(x) != MINUS_INFINITY;
+            var allowed = (j < args.classes) & (bitcast<u32>(x) != MINUS_INFINITY);
 #if TOP
-            allowed = allowed && rank(x) >= least;
+            allowed = allowed & (rank(x) >= least);
 #endif
-            if (allowed && score > best) {
+            if (allowed & (score > best)) {
                 best = score;
                 place = j;
             }
@@ -121,8 +121,8 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
         if (local < half) {
             let score = scores[local + half];
             let other = places[local + half];
-            let lower = score == scores[local] && other < places[local];
-            if (score > scores[local] || lower) {
+            let lower = (score == scores[local]) & (other < places[local]);
+            if ((score > scores[local]) | lower) {
                 scores[local] = score;
                 places[local] = other;
             }

@@ -50,18 +50,18 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
     let first = i32(place * ${EACH * STRIDE_X}u) - args.before_x;
 #repeat i LEFT
     let x${i} = u32(first + ${i});
-    let v${i} = select(0.0, x[start + min(x${i}, args.in_x - 1u)], ok && x${i} < args.in_x);
+    let v${i} = select(0.0, x[start + min(x${i}, args.in_x - 1u)], ok & (x${i} < args.in_x));
 #end
 #repeat f FULL
     let q${f} = place * ${EACH * STRIDE_X / 4}u + ${f}u;
-    let four${f} = select(vec4f(), quad(fours[start / 4u + min(q${f}, args.in_x / 4u - 1u)]), ok && q${f} < args.in_x / 4u);
+    let four${f} = select(vec4f(), quad(fours[start / 4u + min(q${f}, args.in_x / 4u - 1u)]), ok & (q${f} < args.in_x / 4u));
 #repeat j 4
     let v${LEFT + 4 * f + j} = four${f}[${j}];
 #end
 #end
 #repeat i REST
     let x${LEFT + 4 * FULL + i} = u32(first + ${LEFT + 4 * FULL + i});
-    let v${LEFT + 4 * FULL + i} = select(0.0, x[start + min(x${LEFT + 4 * FULL + i}, args.in_x - 1u)], ok && x${LEFT + 4 * FULL + i} < args.in_x);
+    let v${LEFT + 4 * FULL + i} = select(0.0, x[start + min(x${LEFT + 4 * FULL + i}, args.in_x - 1u)], ok & (x${LEFT + 4 * FULL + i} < args.in_x));
 #end
     let to = (row * ${TAPS_X}u * args.out_y + py) * args.groups_x + place;
     let step = args.out_y * args.groups_x;

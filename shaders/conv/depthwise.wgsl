@@ -50,7 +50,7 @@ fn weight(i: u32) -> f32 {
 
 // Vec4 `column` of row `row` of the plane that starts at `plane`, zeros outside.
 fn pixels(plane: u32, row: i32, column: i32) -> vec4f {
-    let inside = u32(row) < args.in_y && u32(column) < args.in_x;
+    let inside = (u32(row) < args.in_y) & (u32(column) < args.in_x);
     let at = min(u32(row), args.in_y - 1u) * args.in_x + min(u32(column), args.in_x - 1u);
     return select(vec4f(), quad(x[plane + at]), inside);
 }
@@ -103,7 +103,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
         v${r + i}_${(FIRST + 4 * o + k + 3) / 4}[${(FIRST + k + 3) % 4}]), sum${r}_${o});
 #end
 #end
-    if (row + ${r}u < args.out_y && column + ${o}u < args.out_x) {
+    if ((row + ${r}u < args.out_y) & (column + ${o}u < args.out_x)) {
         let at = to + ${r}u * args.out_x + ${o}u;
 #if RESIDUAL
         sum${r}_${o} += quad(residual[at]);

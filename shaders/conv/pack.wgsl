@@ -49,7 +49,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
     let line = min(u32(iy), args.in_y - 1u);
 #repeat j 4
     let channel${j} = (nth * 4u + ${j}u) / ${FOLD}u;
-    let ok${j} = inside && channel${j} < args.channels;
+    let ok${j} = inside & (channel${j} < args.channels);
     let from${j} = ((block * args.channels + min(channel${j}, args.channels - 1u)) * args.in_y + line) * in_x;
 #end
 #if VECTORS
@@ -78,7 +78,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
     for (var i = 0u; i < columns; i++) {
 #repeat j 4
         let at${j} = u32(i32(i) + moved${j});
-        let v${j} = select(0.0, x[from${j} + min(at${j}, in_x - 1u)], ok${j} && at${j} < in_x);
+        let v${j} = select(0.0, x[from${j} + min(at${j}, in_x - 1u)], ok${j} & (at${j} < in_x));
 #end
         packed[to + i] = to_quad(vec4f(v0, v1, v2, v3));
     }

@@ -83,7 +83,7 @@ struct Args {
 fn pixel(row: u32, column: i32, inside: bool) -> f32 {
     let value = x[row + min(u32(column), args.in_x - 1u)];
 #if PADDED
-    return select(0.0, value, inside && u32(column) < args.in_x);
+    return select(0.0, value, inside & (u32(column) < args.in_x));
 #else
     return value;
 #endif
@@ -162,7 +162,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
 #repeat f FULL
             let q${f} = u32(at + ${LEFT + 4 * f}) / 4u;
             let some${f} = quad(fours[from_row / 4u + min(q${f}, args.in_x / 4u - 1u)]);
-            let four${f} = select(vec4f(), some${f}, inside && q${f} < args.in_x / 4u);
+            let four${f} = select(vec4f(), some${f}, inside & (q${f} < args.in_x / 4u));
 #repeat j 4
             let v${LEFT + 4 * f + j} = four${f}[${j}];
 #end

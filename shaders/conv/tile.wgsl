@@ -146,16 +146,16 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
             let tw${l} = tap(min(k0 + kw${l}, last));
             let w${l} = weight(u32(i32(from_w${l} + tw${l}.x * args.weight_in)
                 + i32(tw${l}.y) * args.weight_tap_y + i32(tw${l}.z) * args.weight_tap_x));
-            next_w${l} = select(0.0, w${l}, ok_w${l} && k0 + kw${l} < args.depth);
+            next_w${l} = select(0.0, w${l}, ok_w${l} & (k0 + kw${l} < args.depth));
 #end
 #repeat l COLUMNS * TN * BK / (ROWS * COLUMNS)
             let tx${l} = tap(min(k0 + kx${l}, last));
             let iy${l} = u32(top + i32(tx${l}.y * args.dilation_y));
             let ix${l} = u32(left + i32(tx${l}.z * args.dilation_x));
-            let inside${l} = seen && iy${l} < args.in_y && ix${l} < args.in_x;
+            let inside${l} = seen & (iy${l} < args.in_y) & (ix${l} < args.in_x);
             let x${l} = x[image + tx${l}.x * plane + min(iy${l}, args.in_y - 1u) * args.in_x
                 + min(ix${l}, args.in_x - 1u)];
-            next_x${l} = select(0.0, x${l}, inside${l} && k0 + kx${l} < args.depth);
+            next_x${l} = select(0.0, x${l}, inside${l} & (k0 + kx${l} < args.depth));
 #end
         }
         if (k0 > 0u) {

@@ -54,7 +54,7 @@ struct Args {
 fn pixel(row: u32, column: i32, inside: bool) -> f32 {
     let value = x[row + min(u32(column), args.in_x - 1u)];
 #if PADDED
-    return select(0.0, value, inside && u32(column) < args.in_x);
+    return select(0.0, value, inside & (u32(column) < args.in_x));
 #else
     return value;
 #endif
@@ -141,7 +141,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
 #repeat f FULL
             let q${c}_${f} = u32(at + ${LEFT + 4 * f}) / 4u;
             let some${c}_${f} = quad(fours[(line + x${c}) / 4u + min(q${c}_${f}, args.in_x / 4u - 1u)]);
-            let four${c}_${f} = select(vec4f(), some${c}_${f}, inside && q${c}_${f} < args.in_x / 4u);
+            let four${c}_${f} = select(vec4f(), some${c}_${f}, inside & (q${c}_${f} < args.in_x / 4u));
 #repeat t 4
             let v${c}_${LEFT + 4 * f + t} = four${c}_${f}[${t}];
 #end
@@ -200,7 +200,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
     let tap = ky * row + kx;
 #repeat o TO
 #repeat c TC
-    if (o + ${o}u < args.channels_out && c + ${c}u < args.channels_in) {
+    if ((o + ${o}u < args.channels_out) & (c + ${c}u < args.channels_in)) {
 #repeat k TAPS
         part[(to + ${o}u * args.channels_in + ${c}u) * kernel + tap + ${k}u] = sum${o}_${c}_${k};
 #end

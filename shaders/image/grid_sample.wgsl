@@ -30,7 +30,7 @@ struct Corner {
 }
 
 fn corner(h: i32, w: i32, weight: f32) -> Corner {
-    let inside = h >= 0 && h < i32(args.in_y) && w >= 0 && w < i32(args.in_x);
+    let inside = (h >= 0) & (h < i32(args.in_y)) & (w >= 0) & (w < i32(args.in_x));
     return Corner(select(0u, u32(h) * args.in_x + u32(w), inside), inside, weight);
 }
 

@@ -91,7 +91,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
     let sample = i / args.places;
     let h = row_pair(where_to).first + 1;
     let w = column_pair(where_to).first + 1;
-    let inside = h >= 0 && h <= i32(args.in_y) && w >= 0 && w <= i32(args.in_x);
+    let inside = (h >= 0) & (h <= i32(args.in_y)) & (w >= 0) & (w <= i32(args.in_x));
     let found = select(args.samples * cells, sample * cells + u32(h) * across + u32(w), inside);
     cell[i] = select(sample * cells + cells - 1u, found, is_known(where_to));
 #else

@@ -51,7 +51,7 @@ fn source(at: u32, by: ${TYPE}, extent: u32) -> u32 {
     return u32((i32(at) + signed % size + size) % size);
 #else
     let to = i32(at) + signed;
-    return select(OUTSIDE, u32(to), to >= 0 && to < size);
+    return select(OUTSIDE, u32(to), (to >= 0) & (to < size));
 #endif
 #endif
 }
@@ -77,10 +77,10 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
         let down = amount[2u * sample];
         h = source(h, down, args.in_y);
 #if TYPE == f32
-        known = known && !is_nan(down);
+        known = known & !is_nan(down);
 #endif
     }
-    let inside = w != OUTSIDE && h != OUTSIDE && h < args.in_y;
+    let inside = (w != OUTSIDE) & (h != OUTSIDE) & (h < args.in_y);
     let at = (plane * args.in_y + h) * args.in_x + w;
     let value = select(0.0, x[select(0u, at, inside)], inside);
     y[i] = select(from_bits(0x7fc00000u), value, known);

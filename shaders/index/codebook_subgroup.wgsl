@@ -53,7 +53,7 @@ struct Found {
 }
 
 fn nearer(a: Found, b: Found) -> Found {
-    let second = b.low < a.low || (b.low == a.low && b.at < a.at);
+    let second = (b.low < a.low) | ((b.low == a.low) & (b.at < a.at));
     return Found(select(a.low, b.low, second), select(a.at, b.at, second));
 }
 

@@ -45,7 +45,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
 #if PHASE == pairs
     var last = row < args.rows;
     for (var later = i + 1u; later < args.count; later++) {
-        last = last && idx[later] != row;
+        last = last & (idx[later] != row);
     }
     place[i] = select(args.rows, row, last);
 #elif PHASE == mark

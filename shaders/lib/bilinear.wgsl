@@ -15,7 +15,7 @@ fn pair(place: f32, extent: u32, order: u32) -> Pair {
 #if BORDER
     let limited = clamp(at, 0.0, size - 1.0);
     // Beyond the outer centres the picture does not change.
-    let slope = select(0.0, 0.5 * size, at > 0.0 && at < size - 1.0);
+    let slope = select(0.0, 0.5 * size, (at > 0.0) & (at < size - 1.0));
 #else
     // From here on both are outside.
     let limited = clamp(at, -2.0, size + 1.0);
@@ -36,5 +36,5 @@ fn column_pair(place: vec2f) -> Pair {
 }
 
 fn is_known(place: vec2f) -> bool {
-    return !(is_nan(place.x) || is_nan(place.y));
+    return !(is_nan(place.x) | is_nan(place.y));
 }

@@ -16,5 +16,5 @@ fn magnitude4(v: vec4f) -> f32 {
 // What a row is multiplied by, twice: `top` is its largest magnitude, `least` the lowest
 // of all codes' halved squares, which is infinite where all of them are too large.
 fn row_scale(top: f32, least: f32) -> f32 {
-    return select(1.0, SMALL, top > HUGE || bitcast<u32>(least) == 0x7f800000u);
+    return select(1.0, SMALL, (top > HUGE) | (bitcast<u32>(least) == 0x7f800000u));
 }

@@ -17,11 +17,11 @@ fn is_nan(x: f32) -> bool {
 // The larger and the smaller of two, and NaN where either is: what WGSL calls max, min
 // and clamp may give the other one instead.
 fn max_f32(a: f32, b: f32) -> f32 {
-    return select(max(a, b), a + b, is_nan(a) || is_nan(b));
+    return select(max(a, b), a + b, is_nan(a) | is_nan(b));
 }
 
 fn min_f32(a: f32, b: f32) -> f32 {
-    return select(min(a, b), a + b, is_nan(a) || is_nan(b));
+    return select(min(a, b), a + b, is_nan(a) | is_nan(b));
 }
 
 fn clamp_f32(x: f32, low: f32, high: f32) -> f32 {
@@ -46,7 +46,7 @@ fn self_difference(x: f32) -> f32 {
 }
 
 fn self_quotient(x: f32) -> f32 {
-    return select(from_bits(0x7fc00000u), 1.0, is_finite(x) && (bitcast<u32>(x) & 0x7fffffffu) != 0u);
+    return select(from_bits(0x7fc00000u), 1.0, is_finite(x) & ((bitcast<u32>(x) & 0x7fffffffu) != 0u));
 }
 
 fn self_equal(x: f32) -> f32 {
@@ -139,7 +139,7 @@ fn log_f32(x: f32) -> f32 {
     let bits = bitcast<u32>(x);
     let positive = select(l.base + (l.f + l.tail), x, bits == 0x7f800000u);
     let rest = select(from_bits(0x7fc00000u), -infinity, (bits & 0x7fffffffu) == 0u);
-    return select(select(positive, rest, bits == 0u || bits > 0x7fffffffu), x, is_nan(x));
+    return select(select(positive, rest, (bits == 0u) | (bits > 0x7fffffffu)), x, is_nan(x));
 }
 
 // The 12 leading significant bits: products of two such numbers are exact. Bits,
@@ -162,7 +162,7 @@ fn pow_f32(x: f32, y: f32) -> f32 {
     let zero = (bitcast<u32>(x) & 0x7fffffffu) == 0u;
     let finite = select(value, select(infinity, 0.0, y > 0.0), zero);
     let any = select(finite, select(0.0, infinity, y > 0.0), x == infinity);
-    let invalid = x < 0.0 || is_nan(x) || is_nan(y);
+    let invalid = (x < 0.0) | is_nan(x) | is_nan(y);
     return select(select(any, 1.0, y == 0.0), from_bits(0x7fc00000u), invalid);
 }
 
@@ -170,12 +170,12 @@ fn pow_f32(x: f32, y: f32) -> f32 {
 fn powi(x: f32, n: f32) -> f32 {
     let magnitude = pow_f32(abs(x), n);
     let odd = abs(n - 2.0 * floor(n * 0.5)) > 0.5;
-    return select(magnitude, -magnitude, odd && x < 0.0);
+    return select(magnitude, -magnitude, odd & (x < 0.0));
 }
 
 // x^y; below zero for whole y alone.
 fn pow_any(x: f32, y: f32) -> f32 {
-    return select(pow_f32(x, y), powi(x, y), x < 0.0 && floor(y) == y);
+    return select(pow_f32(x, y), powi(x, y), (x < 0.0) & (floor(y) == y));
 }
 
 // Drivers compute tanh as a quotient of exponentials that overflow.

@@ -78,7 +78,7 @@ fn find(at: u32, m: Mass, value: f32) -> Bin {
     var bin = Bin();
     for (var j = 0u; j < args.bins; j++) {
         let end = bin_end(at, m, j, start);
-        if (j == 0u || value >= start) {
+        if ((j == 0u) | (value >= start)) {
             bin = Bin(j, start, end);
         }
         start = end;
@@ -102,7 +102,7 @@ fn locate(at: u32, m: Mass, index: u32) -> Bin {
 
 // The slope at knot k: 1 at the ends, where the tails begin.
 fn slope(at: u32, k: u32) -> f32 {
-    let inner = k > 0u && k < args.bins;
+    let inner = (k > 0u) & (k < args.bins);
     let j = select(0u, k - 1u, inner);
     // With one bin there is no raw slope to read.
     let place = select(0u, at + (2u * args.bins + j) * args.plane, args.bins > 1u);

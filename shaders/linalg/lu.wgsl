@@ -38,7 +38,7 @@ var<workgroup> pivot_row: array<f32, 8>;
 var<workgroup> swaps: array<u32, 8>;
 
 fn larger(a: vec2u, b: vec2u) -> vec2u {
-    return select(a, b, b.x > a.x || (b.x == a.x && b.y > a.y));
+    return select(a, b, (b.x > a.x) | ((b.x == a.x) & (b.y > a.y)));
 }
 
 // Columns j .. j + 3 (j a multiple of 4) of the row that starts at `row`.
@@ -96,7 +96,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
             let k = c0 + t;
             var key = vec2u(0u);
 #repeat r ROWS
-            if (start${r} < n && place${r} >= k) {
+            if ((start${r} < n) & (place${r} >= k)) {
                 key = larger(key, vec2u(bitcast<u32>(abs(x${r}_0)), ~place${r}));
             }
 #end
@@ -117,7 +117,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
                 swaps[t] = q;
             }
 #repeat r ROWS
-            if (start${r} < n && place${r} == q) {
+            if ((start${r} < n) & (place${r} == q)) {
                 // Columns that are done take no part any more.
 #repeat c 8
                 pivot_row[${c}u] = select(0.0, x${r}_${c}, ${c}u + t < 8u);
@@ -139,7 +139,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
                 place${r} = q;
             }
             let below${r} = place${r} > k;
-            let factor${r} = select(0.0, x${r}_0 / pivot, usable && below${r});
+            let factor${r} = select(0.0, x${r}_0 / pivot, usable & below${r});
             let done${r} = select(x${r}_0, factor${r}, below${r});
 #repeat c 7
             x${r}_${c} = x${r}_${c + 1} - factor${r} * p${c + 1};
@@ -174,7 +174,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
                 let q = swaps[t];
                 let d = m[(base + k * (n + 1u)) / 4u][k % 4u];
                 negative = (negative != (d < 0.0)) != (q != k);
-                singular = singular || abs(d) < 1.1754944e-38;
+                singular = singular | (abs(d) < 1.1754944e-38);
                 logs += log_f32(abs(d));
                 pivots[row0 + k] = q;
                 let moved = perm[row0 + q];
@@ -184,7 +184,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
         }
         // The other columns: rows exchanged, and those right of the panel solved.
         for (var j = args.first + 4u * local; j < args.end; j += 4u * LANES) {
-            if (j >= c0 && j < c0 + width) {
+            if ((j >= c0) & (j < c0 + width)) {
                 continue;
             }
             for (var t = 0u; t < width; t++) {

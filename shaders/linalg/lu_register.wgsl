@@ -57,7 +57,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
 #end
 #repeat r ROWS
         let key${r} = select(-1, bitcast<i32>(abs(x${r}_0)), place${r} >= k);
-        let better${r} = key${r} > key || (key${r} == key && place${r} < place);
+        let better${r} = (key${r} > key) | ((key${r} == key) & (place${r} < place));
         key = select(key, key${r}, better${r});
         place = select(place, place${r}, better${r});
 #repeat c N
@@ -67,7 +67,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
 #repeat s STEPS
         let key_${s} = subgroupShuffleXor(key, ${PARTS >> (s + 1)}u);
         let place_${s} = subgroupShuffleXor(place, ${PARTS >> (s + 1)}u);
-        let better_${s} = key_${s} > key || (key_${s} == key && place_${s} < place);
+        let better_${s} = (key_${s} > key) | ((key_${s} == key) & (place_${s} < place));
         key = select(key, key_${s}, better_${s});
         place = select(place, place_${s}, better_${s});
 #repeat c N
@@ -79,9 +79,9 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
         let usable = key >= 0x00800000;
         let pivot = select(1.0, p0, usable);
         negative = (negative != (p0 < 0.0)) != (place != k);
-        singular = singular || !usable;
+        singular = singular | !usable;
         logs += log_f32(abs(pivot));
-        if (stored && lane == 0u) {
+        if (stored & (lane == 0u)) {
             pivots[row0 + u32(k)] = u32(place);
         }
         // Columns that are done take no part any more.
@@ -91,7 +91,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
 #repeat r ROWS
         place${r} = select(select(place${r}, place, place${r} == k), k, place${r} == place);
         let below${r} = place${r} > k;
-        let factor${r} = select(0.0, x${r}_0 / pivot, usable && below${r});
+        let factor${r} = select(0.0, x${r}_0 / pivot, usable & below${r});
         let done${r} = select(x${r}_0, factor${r}, below${r});
 #repeat c N - 1
         x${r}_${c} = x${r}_${c + 1} - factor${r} * q${c};
@@ -100,7 +100,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
 #end
     }
 #repeat r ROWS
-    if (stored && place${r} >= 0) {
+    if (stored & (place${r} >= 0)) {
         let row = row0 + u32(place${r});
         perm[row] = start${r};
 #repeat c N / 4
@@ -108,7 +108,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
 #end
     }
 #end
-    if (stored && lane == 0u) {
+    if (stored & (lane == 0u)) {
         signs[matrix] = select(select(1.0, -1.0, negative), 0.0, singular);
         log_det[matrix] = select(logs, from_bits(0xff800000u), singular);
     }

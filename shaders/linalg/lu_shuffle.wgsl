@@ -106,7 +106,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
 #end
 #repeat r ROWS
             let key${r} = select(-1, bitcast<i32>(abs(x${r}_0)), place${r} >= k);
-            let better${r} = key${r} > key || (key${r} == key && place${r} < place);
+            let better${r} = (key${r} > key) | ((key${r} == key) & (place${r} < place));
             key = select(key, key${r}, better${r});
             place = select(place, place${r}, better${r});
             origin = select(origin, start${r}, better${r});
@@ -136,7 +136,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
 #repeat s STEPS
             let key_${round}_${s} = subgroupShuffleXor(key, ${LANES >> (s + 1)}u);
             let place_${round}_${s} = subgroupShuffleXor(place, ${LANES >> (s + 1)}u);
-            let better_${round}_${s} = key_${round}_${s} > key || (key_${round}_${s} == key && place_${round}_${s} < place);
+            let better_${round}_${s} = (key_${round}_${s} > key) | ((key_${round}_${s} == key) & (place_${round}_${s} < place));
             key = select(key, key_${round}_${s}, better_${round}_${s});
             place = select(place, place_${round}_${s}, better_${round}_${s});
             origin = select(origin, subgroupShuffleXor(origin, ${LANES >> (s + 1)}u), better_${round}_${s});
@@ -159,7 +159,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
 #repeat r ROWS
             place${r} = select(select(place${r}, place, place${r} == k), k, place${r} == place);
             let below${r} = place${r} > k;
-            let factor${r} = select(0.0, x${r}_0 / pivot, usable && below${r});
+            let factor${r} = select(0.0, x${r}_0 / pivot, usable & below${r});
             let done${r} = select(x${r}_0, factor${r}, below${r});
 #repeat c 7
             x${r}_${c} = x${r}_${c + 1} - factor${r} * q${c};
@@ -187,12 +187,12 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
         // Where row c0 + l is now, in lane l.
         let new_place = u32(place0);
         let counts = local < width;
-        let moves = counts && new_place >= c0 + width;
+        let moves = counts & (new_place >= c0 + width);
         storageBarrier();
         if (counts) {
             pivots[row0 + c0 + lane] = my_place;
             negative = (negative != (my_pivot < 0.0)) != (my_place != c0 + lane);
-            singular = singular || abs(my_pivot) < 1.1754944e-38;
+            singular = singular | (abs(my_pivot) < 1.1754944e-38);
             logs += log_f32(abs(my_pivot));
         }
         let moved = perm[row0 + my_origin];
@@ -204,14 +204,14 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
         let strips = select(0u, args.end / WIDTH, local < LANES);
         for (var j0 = args.first / WIDTH; j0 < strips; j0 += LANES) {
             let j = min(j0 + lane, args.end / WIDTH - 1u);
-            let mine = j0 + lane < args.end / WIDTH && (j < panel || j >= panel + width / WIDTH);
-            let right = mine && j > panel;
+            let mine = (j0 + lane < args.end / WIDTH) & ((j < panel) | (j >= panel + width / WIDTH));
+            let right = mine & (j > panel);
 #repeat t 8
             let from${t} = m[base + subgroupShuffle(my_origin, ${t}u) * across + j];
 #end
 #repeat t 8
             let to${t} = subgroupShuffle(select(0u, new_place, moves), ${t}u);
-            if (mine && to${t} > 0u) {
+            if (mine & (to${t} > 0u)) {
                 m[base + to${t} * across + j] = m[base + (c0 + ${t}u) * across + j];
             }
 #end
@@ -230,7 +230,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
             y${t}_${q} -= subgroupShuffle(corner${s / 4}[${s % 4}], ${t}u) * y${s}_${q};
 #end
 #end
-            if (mine && ${t}u < width) {
+            if (mine & (${t}u < width)) {
                 let to = base + (c0 + ${t}u) * across + j;
 #if EIGHT
                 m[to] = oct(select(h${t}_0, y${t}_0, right), select(h${t}_1, y${t}_1, right));
@@ -260,7 +260,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
                 v${r}_${q} -= subgroupShuffle(l.high[${s}], ${r}u) * y${s + 4}_${q};
 #end
 #end
-                if (right && i + ${r}u < n) {
+                if (right & (i + ${r}u < n)) {
 #if EIGHT
                     m[at${r}] = oct(v${r}_0, v${r}_1);
 #else

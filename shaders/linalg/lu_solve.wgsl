@@ -22,7 +22,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
     let n = args.n;
     let matrix = index / n;
     let j = index % n;
-    if (matrix >= args.batch || (j >= args.first && j < args.end)) {
+    if ((matrix >= args.batch) | ((j >= args.first) & (j < args.end))) {
         return;
     }
     let base = matrix * n * n;

@@ -54,7 +54,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
     let column = base + min(j0, last - 1u);
     for (var k = args.first; k < args.end; k++) {
         let q = pivots[matrix * n + k];
-        if (q != k && stored) {
+        if ((q != k) & stored) {
             let held = m[column + q * across];
             m[column + q * across] = m[column + k * across];
             m[column + k * across] = held;
@@ -116,7 +116,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
 #end
         }
 #repeat r TM
-        if (stored && m0 + ${r}u < n) {
+        if (stored & (m0 + ${r}u < n)) {
 #if EIGHT
             m[at${r}] = oct(sum${r}_0, sum${r}_1);
 #else

@@ -105,7 +105,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
         dl[((i + ${r}u) * n + j) / 4u] = to_quad(below${r});
 #else
 #repeat c 4
-        if (i + ${r}u < n && j + ${c}u < n) {
+        if ((i + ${r}u < n) & (j + ${c}u < n)) {
             dl[(i + ${r}u) * n + j + ${c}u] = below${r}[${c}];
         }
 #end
@@ -126,7 +126,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
 #end
         }
 #repeat r 4
-        if (i == j && i + ${r}u < n) {
+        if ((i == j) & (i + ${r}u < n)) {
             dlog_s[i + ${r}u] = sum${r}[${r}] * s${r};
         }
         let above${r} = select(vec4f(), sum${r}, columns > vec4u(i + ${r}u));
@@ -134,7 +134,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
         du[((i + ${r}u) * n + j) / 4u] = to_quad(above${r});
 #else
 #repeat c 4
-        if (i + ${r}u < n && j + ${c}u < n) {
+        if ((i + ${r}u < n) & (j + ${c}u < n)) {
             du[(i + ${r}u) * n + j + ${c}u] = above${r}[${c}];
         }
 #end

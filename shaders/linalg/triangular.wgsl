@@ -124,7 +124,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
                 if ((args.flags & UNIT) == 0u) {
                     let d = line${i}_${i / 4}[${i % 4}];
                     let zero = abs(d) < 1.1754944e-38;
-                    singular = singular || zero;
+                    singular = singular | zero;
                     y${i} /= select(d, 1.0, zero);
                 }
                 store4(row${i}, j, y${i});

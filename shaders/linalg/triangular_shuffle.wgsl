@@ -137,14 +137,14 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
         sum${r}_${q} = fma(${V}(t${r}_${s}), y${s}_${q}, sum${r}_${q});
 #end
 #end
-        let d${r} = select(subgroupShuffle(own${r / LANES}_${r / 4}[${r % 4}], ${r % LANES}u), 1.0, unit || m0 + ${r}u >= n);
+        let d${r} = select(subgroupShuffle(own${r / LANES}_${r / 4}[${r % 4}], ${r % LANES}u), 1.0, unit | (m0 + ${r}u >= n));
         let zero${r} = abs(d${r}) < 1.1754944e-38;
-        singular = singular || zero${r};
+        singular = singular | zero${r};
         let over${r} = -1.0 / select(d${r}, 1.0, zero${r});
 #repeat q QUADS
         let y${r}_${q} = sum${r}_${q} * over${r};
 #end
-        if (stored && m0 + ${r}u < n) {
+        if (stored & (m0 + ${r}u < n)) {
 #if QUADS == 2
             x[at${r}] = oct(y${r}_0, y${r}_1);
 #else
@@ -153,7 +153,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
         }
 #end
     }
-    if (singular && stored) {
+    if (singular & stored) {
         for (var i = 0u; i < n; i++) {
 #if QUADS == 2
             x[x_first + i * x_step] = oct(vec4f(args.singular), vec4f(args.singular));

@@ -32,7 +32,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
 #repeat ky KY
     {
         let h = i32(p * ${SY}u + ${ky}u) - ${PY};
-        let inside = h >= 0 && h < i32(args.in_y);
+        let inside = (h >= 0) & (h < i32(args.in_y));
         let v = row_of(plane * args.in_y + u32(select(0, h, inside)), pieces, j);
 #repeat r OUT
         var line${r} = v[${r*SX+2-PX}];

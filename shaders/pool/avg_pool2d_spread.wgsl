@@ -34,7 +34,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
 #repeat i ROWS
     {
         let p = lowest + ${i};
-        let inside = p >= 0 && p < i32(args.out_y) && p * ${SY} + ${KY} > i32(h) + ${PY};
+        let inside = (p >= 0) & (p < i32(args.out_y)) & (p * ${SY} + ${KY} > i32(h) + ${PY});
         let line = plane * args.out_y + u32(select(0, p, inside));
         var v = row_of(line, pieces, j);
 #if DIVISOR == inside
@@ -51,7 +51,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
 #repeat t CELL
 #repeat k COLUMNS
         sum[${t}] += select(0.0, v[${(t+PX)/SX-COLUMNS+k+3}],
-            inside && ${((t+PX)/SX-COLUMNS+1+k)*SX+KX-PX-t} > 0);
+            inside & (${((t+PX)/SX-COLUMNS+1+k)*SX+KX-PX-t} > 0));
 #end
 #end
     }

@@ -23,7 +23,7 @@
 
 // NaN is larger than any number; the first one stays.
 fn beats(value: f32, best: f32) -> bool {
-    return value > best || (is_nan(value) && !is_nan(best));
+    return (value > best) | (is_nan(value) & !is_nan(best));
 }
 
 @compute @workgroup_size(64)
@@ -50,7 +50,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
 #repeat kx KX
         {
             let w = u32(max(i32(j * ${CELL}u) + ${r*SX+kx-PX}, 0));
-            let above = ${ky+kx} == 0 || beats(v[${r*SX+kx+2-PX}], best[${r}]);
+            let above = (${ky+kx} == 0) | beats(v[${r*SX+kx+2-PX}], best[${r}]);
             best[${r}] = select(best[${r}], v[${r*SX+kx+2-PX}], above);
             best_at[${r}] = select(best_at[${r}], h * args.in_x + w, above);
         }

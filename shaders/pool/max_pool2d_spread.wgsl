@@ -75,14 +75,14 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
 #repeat i ROWS
     {
         let p = lowest + ${i};
-        let inside = p >= 0 && p < i32(args.out_y) && p * ${SY} + ${KY} > i32(h) + ${PY};
+        let inside = (p >= 0) & (p < i32(args.out_y)) & (p * ${SY} + ${KY} > i32(h) + ${PY});
         let line = plane * args.out_y + u32(select(0, p, inside));
         let v = row_of(line, pieces, j);
         let a = positions_of(line, pieces, j);
 #repeat t CELL
 #repeat k COLUMNS
         {
-            let hit = inside && a[${(t+PX)/SX-COLUMNS+k+3}] == here + ${t}u;
+            let hit = inside & (a[${(t+PX)/SX-COLUMNS+k+3}] == here + ${t}u);
             sum[${t}] += select(0.0, v[${(t+PX)/SX-COLUMNS+k+3}], hit);
         }
 #end

@@ -52,7 +52,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
     let at${j} = tile * ${SPAN}u + place;
     let k${j} = step * 4u + ${j}u;
 #endif
-    let inside${j} = at${j} < args.extent && k${j} < args.k;
+    let inside${j} = (at${j} < args.extent) & (k${j} < args.k);
     let row${j} = min(at${j}, args.extent - 1u);
     let deep${j} = min(k${j}, args.k - 1u);
 #if SWAPPED

@@ -134,16 +134,16 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
         if (k0 < end) {
 #repeat l ROWS * TM * BK / (ROWS * COLUMNS)
 #if TRANS_A
-            next_a${l} = select(0.0, a_at(from_a${l} + min(k0 + ka${l}, last) * args.m), ok_a${l} && k0 + ka${l} < end);
+            next_a${l} = select(0.0, a_at(from_a${l} + min(k0 + ka${l}, last) * args.m), ok_a${l} & (k0 + ka${l} < end));
 #else
-            next_a${l} = select(0.0, a_at(from_a${l} + min(k0 + ka${l}, last)), ok_a${l} && k0 + ka${l} < end);
+            next_a${l} = select(0.0, a_at(from_a${l} + min(k0 + ka${l}, last)), ok_a${l} & (k0 + ka${l} < end));
 #endif
 #end
 #repeat l COLUMNS * TN * BK / (ROWS * COLUMNS)
 #if TRANS_B
-            next_b${l} = select(0.0, b_at(from_b${l} + min(k0 + kb${l}, last)), ok_b${l} && k0 + kb${l} < end);
+            next_b${l} = select(0.0, b_at(from_b${l} + min(k0 + kb${l}, last)), ok_b${l} & (k0 + kb${l} < end));
 #else
-            next_b${l} = select(0.0, b_at(from_b${l} + min(k0 + kb${l}, last) * args.n), ok_b${l} && k0 + kb${l} < end);
+            next_b${l} = select(0.0, b_at(from_b${l} + min(k0 + kb${l}, last) * args.n), ok_b${l} & (k0 + kb${l} < end));
 #endif
 #end
         }

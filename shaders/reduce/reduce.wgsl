@@ -263,9 +263,9 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
             // NaN is largest, and equal to itself.
             let is_new = is_nan(value);
             let was = is_nan(best);
-            let more = value > best || (is_new && !was);
-            let equal = value == best || (is_new && was);
-            if (more || (equal && candidate < winner)) {
+            let more = (value > best) | (is_new & !was);
+            let equal = (value == best) | (is_new & was);
+            if (more | (equal & (candidate < winner))) {
                 best = value;
                 winner = candidate;
             }

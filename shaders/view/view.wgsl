@@ -53,10 +53,10 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
     var inside = true;
 #repeat i RANK
     let r${i} = o${i} - args.from${i};
-    inside = inside && r${i} < args.count${i};
+    inside = inside & (r${i} < args.count${i});
 #if DILATED
     let step${i} = divide(r${i}, args.dilate${i});
-    inside = inside && step${i} * args.dilate${i} == r${i};
+    inside = inside & (step${i} * args.dilate${i} == r${i});
     at += step${i} * args.stride${i};
 #else
     at += r${i} * args.stride${i};
