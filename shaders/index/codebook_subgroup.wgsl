@@ -37,11 +37,7 @@ struct Args {
 #endif
 @group(0) @binding(2) var<storage, read> norms: array<f32>;
 @group(0) @binding(3) var<storage, read_write> y: array<u32>;
-#if VEC == 4
-@group(0) @binding(4) var<storage, read> center: array<Quad>;
-#else
 @group(0) @binding(4) var<storage, read> center: array<f32>;
-#endif
 @group(0) @binding(5) var<storage, read> least: array<f32>;
 #if SPLIT
 @group(0) @binding(6) var<storage, read_write> best: array<f32>;
@@ -74,90 +70,100 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
     let x${i} = min(n0 + ${i * LANES}u + lane, args.end_row - 1u) * args.width;
 #end
 #repeat r ROWS
-    var low${r} = 3.4028235e38;
-    var at${r} = first;
+    var low${r}: f32;
+    var at${r}: u32;
 #end
+    // Whether a row has to be scaled shows at the end. Few have: then all is done again, which
+    // is cheaper than reading every row twice.
 #repeat i LOADS
     var top${i} = 0.0;
+    var scale${i} = row_scale(0.0, least[0]);
 #end
-    for (var d = 0u; d < args.width; d++) {
-#if VEC == 4
-        let c = quad(center[d]);
-#repeat i LOADS
-        top${i} = max(top${i}, magnitude4(quad(x[x${i} + d]) - c));
-#end
-#else
-        let c = center[d];
-#repeat i LOADS
-        top${i} = max(top${i}, magnitude(x[x${i} + d] - c));
-#end
-#endif
-    }
-#repeat i LOADS
-    let scale${i} = row_scale(top${i}, least[0]);
-#end
-    for (var k = first; k < end; k += ${CODES * LANES}u) {
-        // Codes past the edge repeat the last one, which then is not below itself.
-#repeat c CODES
-        let code${c} = min(k + ${c * LANES}u + lane, args.codes - 1u);
-        let e${c} = code${c} * args.width;
+    var again = true;
+    while (again) {
 #repeat r ROWS
-        var sum${r}_${c} = 0.0;
+        low${r} = 3.4028235e38;
+        at${r} = first;
+#end
+        for (var k = first; k < end; k += ${CODES * LANES}u) {
+            // Codes past the edge repeat the last one, which then is not below itself.
+#repeat c CODES
+            let code${c} = min(k + ${c * LANES}u + lane, args.codes - 1u);
+            let e${c} = code${c} * args.width;
+#repeat r ROWS
+            var sum${r}_${c} = 0.0;
 #end
 #end
-        for (var d = 0u; d < args.width; d++) {
+            for (var d = 0u; d < args.width; d++) {
 #if VEC == 4
-            let c = quad(center[d]);
+                // One number a lane, where a vector for each would be read by all.
+                let part_of_c = center[4u * d + (lane & 3u)];
+                let c = vec4f(subgroupShuffle(part_of_c, 0u), subgroupShuffle(part_of_c, 1u),
+                    subgroupShuffle(part_of_c, 2u), subgroupShuffle(part_of_c, 3u));
 #else
-            let c = center[d];
+                let c = center[d];
 #endif
 #repeat c CODES
 #if VEC == 4
-            let value${c} = quad(e[e${c} + d]) - c;
+                let value${c} = quad(e[e${c} + d]) - c;
 #else
-            let value${c} = e[e${c} + d] - c;
+                let value${c} = e[e${c} + d] - c;
 #endif
 #end
 #repeat i LOADS
 #if VEC == 4
-            let row${i} = (quad(x[x${i} + d]) - c) * scale${i} * scale${i};
+                let far${i} = quad(x[x${i} + d]) - c;
+                top${i} = max(top${i}, magnitude4(far${i}));
 #else
-            let row${i} = (x[x${i} + d] - c) * scale${i} * scale${i};
+                let far${i} = x[x${i} + d] - c;
+                top${i} = max(top${i}, magnitude(far${i}));
 #endif
+                let row${i} = far${i} * scale${i} * scale${i};
 #end
 #repeat r ROWS
 #if VEC == 4
 #repeat j 4
-            let x${r}_${j} = subgroupShuffle(row${r / LANES}[${j}], ${r % LANES}u);
+                let x${r}_${j} = subgroupShuffle(row${r / LANES}[${j}], ${r % LANES}u);
 #end
 #repeat c CODES
-            sum${r}_${c} += fma(x${r}_3, value${c}.w, fma(x${r}_2, value${c}.z, fma(x${r}_1, value${c}.y, x${r}_0 * value${c}.x)));
+                sum${r}_${c} += fma(x${r}_3, value${c}.w, fma(x${r}_2, value${c}.z, fma(x${r}_1, value${c}.y, x${r}_0 * value${c}.x)));
 #end
 #else
-            let v${r} = subgroupShuffle(row${r / LANES}, ${r % LANES}u);
+                let v${r} = subgroupShuffle(row${r / LANES}, ${r % LANES}u);
 #repeat c CODES
-            sum${r}_${c} += v${r} * value${c};
+                sum${r}_${c} += v${r} * value${c};
 #end
 #endif
 #end
-        }
+            }
 #repeat c CODES
-        let norm${c} = norms[code${c}];
-        let small${c} = norms[args.codes + code${c}];
+            let norm${c} = norms[code${c}];
+            let small${c} = norms[args.codes + code${c}];
 #end
-        // One assignment in a step: what a loop changes is masked anew each time.
+            // One assignment in a step: what a loop changes is masked anew each time.
 #repeat r ROWS
-        var low_now${r} = low${r};
-        var at_now${r} = at${r};
-        let scaled${r} = subgroupShuffle(scale${r / LANES}, ${r % LANES}u) < 1.0;
+            var low_now${r} = low${r};
+            var at_now${r} = at${r};
+            let scaled${r} = subgroupShuffle(scale${r / LANES}, ${r % LANES}u) < 1.0;
 #repeat c CODES
-        let gap${r}_${c} = select(norm${c}, small${c}, scaled${r}) - sum${r}_${c};
-        at_now${r} = select(at_now${r}, code${c}, gap${r}_${c} < low_now${r});
-        low_now${r} = select(low_now${r}, gap${r}_${c}, gap${r}_${c} < low_now${r});
+            let gap${r}_${c} = select(norm${c}, small${c}, scaled${r}) - sum${r}_${c};
+            at_now${r} = select(at_now${r}, code${c}, gap${r}_${c} < low_now${r});
+            low_now${r} = select(low_now${r}, gap${r}_${c}, gap${r}_${c} < low_now${r});
 #end
-        low${r} = low_now${r};
-        at${r} = at_now${r};
+            low${r} = low_now${r};
+            at${r} = at_now${r};
 #end
+        }
+        var most0 = 0.0;
+#repeat i LOADS
+        most0 = max(most0, select(0.0, top${i}, scale${i} == 1.0));
+        scale${i} = row_scale(top${i}, least[0]);
+#end
+        // The same in all lanes, which shuffle together.
+#repeat s STEPS
+        let most${s + 1} = max(most${s}, subgroupShuffleXor(most${s}, 1u << ${s}u));
+#end
+        again = most${STEPS} > HUGE;
     }
 #repeat r ROWS
     let found0_${r} = Found(low${r}, at${r});

@@ -11,6 +11,11 @@ const NEAREST: &str = include_str!("../../../shaders/index/codebook_nearest.wgsl
 const SUBGROUP: &str = include_str!("../../../shaders/index/codebook_subgroup.wgsl");
 const MERGE: &str = include_str!("../../../shaders/index/codebook_merge.wgsl");
 
+/// Elements of a row that are read as one.
+fn vector(width: usize) -> usize {
+    if width.is_multiple_of(4) { 4 } else { 1 }
+}
+
 /// How rows and codes are dealt out.
 struct Tiling {
     /// Lanes that share their loads; 1 without subgroups.
@@ -110,14 +115,16 @@ impl Op for CodebookNearest {
             .write(center)
             .threads(width, 64)?;
         let norms = cx.scratch(8 * codes as u64);
+        let vec = vector(width);
         cx.kernel("codebook_norms", NORMS)
+            .define("VEC", vec)
             .arg("codes", codes)
-            .arg("width", width)
+            .arg("width", width / vec)
             .read(Slot::In(1))
             .read(center)
             .write(norms)
             .flops(5 * codes * width)
-            .trips(width)
+            .trips(width / vec)
             .threads(codes, 64)?;
         let least = cx.scratch(4);
         let of_codes = Split::new(&[codes].into(), &[0]);
@@ -161,13 +168,15 @@ struct Search {
 impl Search {
     fn lower(&self, cx: &mut Lower<'_>, tiling: &Tiling) -> Result<()> {
         let (rows, codes, width) = (self.count, self.codes, self.width);
-        let vec = if width.is_multiple_of(4) { 4 } else { 1 };
+        let vec = vector(width);
         let tiles = rows.div_ceil(tiling.rows);
         // One step takes a few codes through `width / vec` iterations, and one more
         // for the outer loop. Half of the budget leaves room for the driver's own loops.
+        // Subgroups with numbers beyond 2^40 go through their part twice.
         let step = width / vec + 1;
         let steps = codes.div_ceil(tiling.codes);
-        let most = (LOOP_BUDGET as usize / 2 / step).max(1);
+        let rounds = if tiling.lanes > 1 { 2 } else { 1 };
+        let most = (LOOP_BUDGET as usize / (2 * rounds) / step).max(1);
         // Few rows would leave most of the device idle.
         let wanted = match cx.device().class {
             DeviceClass::Software => 256,
@@ -232,7 +241,7 @@ impl Search {
         }
         kernel
             .flops(rows * codes * (2 * width + 3))
-            .trips((part_steps + 1) * step + 8)
+            .trips(rounds * (part_steps + 1) * step + 8)
             .dealt(tiles * parts * tiling.lanes, 64)?;
         if let Some(best) = best {
             cx.kernel("codebook_merge", MERGE)
