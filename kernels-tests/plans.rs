@@ -215,6 +215,13 @@ proptest! {
     }
 }
 
+/// Seconds of this thread on a core, where the system tells: others' work does not count.
+fn seconds_on_a_core() -> Option<f64> {
+    let text = std::fs::read_to_string("/proc/thread-self/schedstat").ok()?;
+    let nanoseconds: u64 = text.split_whitespace().next()?.parse().ok()?;
+    (nanoseconds > 0).then_some(nanoseconds as f64 * 1e-9)
+}
+
 /// Seconds to plan a training step of a chain of so many layers, and its nodes.
 fn time_to_plan(layers: usize) -> (f64, usize) {
     let params = Params::new(0);
@@ -233,9 +240,14 @@ fn time_to_plan(layers: usize) -> (f64, usize) {
     let profile = DeviceProfile::baseline();
     let maps = [flowgrad::exec::arena_map(&params)];
     let start = std::time::Instant::now();
+    let core = seconds_on_a_core();
     let plan = graph.plan(&profile, &maps, &[&loss], &PlanOptions::default());
+    let seconds = match (core, seconds_on_a_core()) {
+        (Some(before), Some(after)) => after - before,
+        _ => start.elapsed().as_secs_f64(),
+    };
     assert!(plan.unwrap().steps.len() > layers);
-    (start.elapsed().as_secs_f64(), graph.len())
+    (seconds, graph.len())
 }
 
 #[test]
@@ -246,9 +258,11 @@ fn planning_time_grows_with_the_nodes() {
     };
     let ((short, few), (long, many)) = (fastest(60), fastest(480));
     let growth = (long / short) / (many as f64 / few as f64);
-    println!("{few} nodes {short:.4} s, {many} nodes {long:.4} s");
+    println!("{few} nodes {short:.4} s, {many} nodes {long:.4} s: {growth:.2}");
+    // Quadratic would be 8. Clocks of the wall count what others do, too.
+    let most = seconds_on_a_core().map_or(2.5, |_| 1.5);
     assert!(
-        growth < 2.5,
+        growth < most,
         "{few} nodes take {short} s, {many} take {long} s"
     );
 }
