@@ -494,3 +494,47 @@ fn double_assignments_name_the_parameter_and_both_places() {
         assert!(error.contains(&format!("nn.rs:{line}")), "{error}");
     }
 }
+
+/// TensorFlow's `SAME`: extents, and the odd zero behind.
+#[test]
+fn same_padding_follows_the_image() {
+    for (image, kernel, stride, padding) in [
+        ([6, 7], [3, 3], [2, 2], [0, 1, 1, 1]),
+        ([6, 7], [2, 5], [1, 1], [0, 1, 2, 2]),
+        ([5, 8], [1, 1], [2, 3], [0, 0, 0, 0]),
+        ([7, 7], [7, 3], [2, 3], [3, 3, 1, 1]),
+    ] {
+        let options = ConvParams {
+            stride,
+            ..ConvParams::default()
+        };
+        assert_eq!(
+            options.same(kernel, image).padding,
+            padding,
+            "{image:?} {kernel:?}"
+        );
+        let params = Params::new(1);
+        let layer = Conv2d::new(&params, [2, 3], kernel, options)
+            .unwrap()
+            .same();
+        let graph = Graph::new();
+        let y = layer.forward(&graph.input("x", [1, 2, image[0], image[1]]), Mode::Eval);
+        let expected = [0, 1].map(|a| usize::div_ceil(image[a], stride[a]));
+        assert_eq!(y.shape().dims(), [1, 3, expected[0], expected[1]]);
+    }
+    let params = ConvTransposeParams {
+        stride: [2, 3],
+        ..Default::default()
+    };
+    // Keras keeps rows 0 to 2n - 1 of the 2n + 1 that a kernel of 3 gives.
+    let same = params.same([3, 1]);
+    assert_eq!(same.padding, [0, 1, 0, 0]);
+    assert_eq!(same.output_padding, [0, 2]);
+    let graph = Graph::new();
+    let (x, w) = (
+        graph.input("x", [1, 2, 4, 5]),
+        graph.input("w", [2, 3, 3, 1]),
+    );
+    let y = x.conv_transpose2d(&w, None, &same);
+    assert_eq!(y.shape().dims(), [1, 3, 8, 15]);
+}

@@ -1,5 +1,6 @@
 //! Normalisation layers, with and without scale and shift.
 
+use flowgrad::ops::LocalResponse;
 use flowgrad::{Graph, tape};
 
 use crate::support::{Data, Tol, check_op};
@@ -170,4 +171,54 @@ fn wrong_shapes_are_named() {
         let text = bad.check().unwrap_err().to_string();
         assert!(text.contains("norm.rs:"), "{text}");
     }
+}
+
+/// PyTorch's formula in loops of its own, for odd and even sizes.
+#[test]
+fn local_response_norm() {
+    for (shape, size) in [
+        ([2, 7, 3, 2], 5),
+        ([1, 3, 2, 5], 2),
+        ([2, 4, 1, 3], 4),
+        ([1, 2, 3, 3], 1),
+    ] {
+        let options = LocalResponse {
+            alpha: 0.3,
+            beta: 0.75,
+            k: 1.5,
+            size,
+        };
+        let x = Data::uniform(shape, 1, -2.0, 2.0);
+        let name = format!("local response of {shape:?}, {size} channels");
+        let build = |_: &Graph, x: &[flowgrad::Tensor]| vec![x[0].local_response_norm(&options)];
+        check_op(&name, std::slice::from_ref(&x), build, Tol::default());
+        let got = crate::support::build_case(&name, std::slice::from_ref(&x), build, false);
+        let got = got.reference().remove(0);
+        let x = x.array();
+        for (flat, v) in got.data.iter().enumerate() {
+            let i = x.shape.unravel(flat);
+            let mut squares = 0.0;
+            for c in 0..shape[1] {
+                // The channels c with own - size / 2 <= c <= own + (size - 1) / 2.
+                if c + size / 2 >= i[1] && c <= i[1] + (size - 1) / 2 {
+                    squares += x.at(&[i[0], c, i[2], i[3]]).powi(2);
+                }
+            }
+            let by = 1.5 + f64::from(0.3f32) * squares / size as f64;
+            let expected = x.data[flat] / by.powf(0.75);
+            assert!((v - expected).abs() < 1e-6, "{name}: {v} is not {expected}");
+        }
+    }
+    let x = Graph::new().input("x", [4]);
+    assert!(
+        x.local_response_norm(&LocalResponse::new(5))
+            .check()
+            .is_err()
+    );
+    let x = x.reshape([2, 2]);
+    assert!(
+        x.local_response_norm(&LocalResponse::new(0))
+            .check()
+            .is_err()
+    );
 }

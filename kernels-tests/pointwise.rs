@@ -25,6 +25,7 @@ fn smooth_functions() {
         ("erf", -3.0, 3.0, |x| x.erf()),
         ("gelu", -4.0, 4.0, |x| x.gelu()),
         ("silu", -5.0, 5.0, |x| x.silu()),
+        ("gelu_tanh", -5.0, 5.0, |x| x.gelu_tanh()),
         ("add_scalar", -2.0, 2.0, |x| x.add_scalar(0.7)),
         ("mul_scalar", -2.0, 2.0, |x| x.mul_scalar(-1.3)),
         ("pow 3", -2.0, 2.0, |x| x.pow_scalar(3.0)),
@@ -56,6 +57,9 @@ fn functions_with_kinks() {
         ("leaky_relu", |x| x.leaky_relu(0.1)),
         ("elu", |x| x.elu(1.3)),
         ("clamp", |x| x.clamp(-1.0, 0.75)),
+        ("relu6", |x| x.mul_scalar(5.0).relu6()),
+        ("hard_sigmoid", |x| x.mul_scalar(3.0).hard_sigmoid()),
+        ("hard_swish", |x| x.mul_scalar(3.0).hard_swish()),
     ];
     for (name, f) in table {
         check_op(
@@ -65,6 +69,26 @@ fn functions_with_kinks() {
             Tol::default(),
         );
     }
+}
+
+/// What PyTorch gives.
+#[test]
+fn activations_of_other_peoples_networks() {
+    let x = [Data::values([6], &[-4.0, -1.0, 0.0, 0.5, 1.0, 7.0])];
+    let tanh = [-7.0228e-5, -0.158808, 0.0, 0.345714, 0.841192, 7.0];
+    let near = |x: &Tensor| x.mul_scalar(1e4).round().mul_scalar(1e-4);
+    let rounded = tanh.map(|v: f64| (v * 1e4).round() / 1e4);
+    crate::edges::literal("gelu_tanh", &x, |x| near(&x[0].gelu_tanh()), &rounded);
+    let swish = [0.0, -1.0 / 3.0, 0.0, 3.5 / 12.0, 2.0 / 3.0, 7.0];
+    crate::edges::literal("hard_swish", &x, |x| x[0].hard_swish(), &swish);
+    let sigmoid = [0.0, 1.0 / 3.0, 0.5, 3.5 / 6.0, 2.0 / 3.0, 1.0];
+    crate::edges::literal("hard_sigmoid", &x, |x| x[0].hard_sigmoid(), &sigmoid);
+    crate::edges::literal(
+        "relu6",
+        &x,
+        |x| x[0].relu6(),
+        &[0.0, 0.0, 0.0, 0.5, 1.0, 6.0],
+    );
 }
 
 #[test]

@@ -31,7 +31,131 @@ fn cases() -> Vec<([usize; 4], PoolParams)> {
         ([1, 2, 5, 12], p([3, 3], [2, 2], [1, 1])),
         ([2, 2, 7, 4], p([3, 3], [2, 1], [1, 1])),
         ([1, 2, 4, 20], p([2, 5], [1, 1], [0, 2])),
+        // Windows beyond the border: by one row, by two columns, none that begins there.
+        ([2, 2, 6, 7], p([3, 3], [2, 2], [0, 0]).ceil_mode()),
+        ([1, 2, 7, 8], p([3, 3], [2, 2], [1, 1]).ceil_mode()),
+        ([1, 2, 5, 5], p([2, 3], [3, 4], [1, 1]).ceil_mode()),
+        ([2, 2, 8, 16], p([3, 3], [2, 2], [0, 0]).ceil_mode()),
+        ([1, 2, 9, 24], p([3, 4], [2, 2], [1, 0]).ceil_mode()),
+        ([1, 2, 8, 4], p([3, 3], [2, 2], [0, 0]).ceil_mode()),
     ]
+}
+
+/// Extents that PyTorch documents and gives.
+#[test]
+fn extents_beyond_the_border() {
+    let extent = |h: usize, params: PoolParams| {
+        let x = Graph::new().input("x", [1, 1, h, 8]);
+        x.max_pool2d(&params).dim(2)
+    };
+    let p = |k: usize, s: usize, pad: usize| PoolParams::new([k, 1], [s, 1]).padding([pad, 0]);
+    for (h, k, s, pad, floor, ceil) in [
+        (6, 3, 2, 0, 2, 3),
+        (7, 3, 2, 0, 3, 3),
+        (112, 3, 2, 0, 55, 56),
+        (112, 3, 2, 1, 56, 57),
+        // The third window would begin in the padding.
+        (5, 2, 3, 1, 2, 2),
+        (5, 1, 3, 0, 2, 2),
+        (7, 2, 4, 0, 2, 2),
+    ] {
+        assert_eq!(extent(h, p(k, s, pad)), floor, "{h} {k} {s} {pad}");
+        assert_eq!(
+            extent(h, p(k, s, pad).ceil_mode()),
+            ceil,
+            "{h} {k} {s} {pad}"
+        );
+    }
+}
+
+/// TensorFlow's rule, written down anew: `ceil(H / s)` windows, the odd pixel behind.
+#[test]
+fn windows_padded_like_tensorflow() {
+    let mut numbers = crate::support::Numbers::new(3);
+    for (h, k, s) in [
+        (6, 3, 2),
+        (7, 3, 2),
+        (5, 3, 1),
+        (6, 2, 2),
+        (7, 2, 2),
+        (7, 2, 4),
+        (5, 5, 3),
+    ] {
+        let values: Vec<f32> = (0..h).map(|_| numbers.uniform(-1.0, 1.0)).collect();
+        let windows = usize::div_ceil(h, s);
+        let all = ((windows - 1) * s + k).saturating_sub(h);
+        let inside = |p: usize| {
+            let first = (p * s) as isize - (all / 2) as isize;
+            let range = first.max(0) as usize..((first + k as isize) as usize).min(h);
+            values[range]
+                .iter()
+                .map(|v| f64::from(*v))
+                .collect::<Vec<_>>()
+        };
+        let max: Vec<f64> = (0..windows)
+            .map(|p| inside(p).into_iter().fold(f64::NEG_INFINITY, f64::max))
+            .collect();
+        let mean: Vec<f64> = (0..windows)
+            .map(|p| inside(p).iter().sum::<f64>() / inside(p).len() as f64)
+            .collect();
+        let params = PoolParams::same([k, 1], [s, 1], [h, 1]).unwrap();
+        let x = [Data::values([1, 1, h, 1], &values)];
+        let case = crate::support::build_case(
+            "same",
+            &x,
+            |_, x| vec![x[0].max_pool2d(&params), x[0].avg_pool2d(&params)],
+            false,
+        );
+        let got = case.reference();
+        for (got, expected) in got.iter().zip([max, mean]) {
+            assert_eq!(got.data.len(), expected.len(), "{h} {k} {s}");
+            for (a, b) in got.data.iter().zip(&expected) {
+                assert!((a - b).abs() < 1e-12, "{h} {k} {s}: {a} is not {b}");
+            }
+        }
+    }
+    let error = PoolParams::same([2, 2], [1, 1], [5, 5])
+        .unwrap_err()
+        .to_string();
+    assert!(error.contains("Tensor::pad"), "{error}");
+}
+
+#[test]
+fn means_of_parts() {
+    for (shape, parts) in [
+        ([1, 1, 1, 1], [1, 1]),
+        ([2, 3, 7, 5], [3, 2]),
+        ([2, 3, 6, 8], [3, 4]),
+        ([1, 2, 7, 7], [7, 1]),
+        ([1, 2, 3, 4], [5, 6]),
+        ([2, 3, 9, 11], [1, 1]),
+        ([1, 1, 13, 67], [6, 66]),
+    ] {
+        check_op(
+            &format!("adaptive_avg_pool2d {shape:?} {parts:?}"),
+            &[Data::f32(shape, 1)],
+            |_, x| vec![x[0].adaptive_avg_pool2d(parts)],
+            Tol::default(),
+        );
+    }
+    // By hand: five pixels in three parts are 0 and 1, 1 to 3, 3 and 4.
+    let x = [Data::values([1, 1, 1, 5], &[1.0, 2.0, 4.0, 8.0, 16.0])];
+    let build = |_: &Graph, x: &[flowgrad::Tensor]| vec![x[0].adaptive_avg_pool2d([1, 3])];
+    let case = crate::support::build_case("by hand", &x, build, false);
+    let expected = [1.5, 14.0 / 3.0, 12.0];
+    for (a, b) in case.reference()[0].data.iter().zip(expected) {
+        assert!((a - b).abs() < 1e-12, "{a} is not {b}");
+    }
+    let x = Graph::new().input("x", [1, 2, 5, 6]);
+    for parts in [[0, 1], [1, 70_000]] {
+        assert!(x.adaptive_avg_pool2d(parts).check().is_err(), "{parts:?}");
+    }
+    assert!(
+        x.reshape([10, 6])
+            .adaptive_avg_pool2d([1, 1])
+            .check()
+            .is_err()
+    );
 }
 
 #[test]

@@ -95,6 +95,8 @@ fn unary() -> Vec<Row> {
         row("erf", -2.0, 2.0, |x| x.erf()),
         row("gelu", -2.0, 2.0, |x| x.gelu()),
         row("silu", -3.0, 3.0, |x| x.silu()),
+        row("gelu_tanh", -3.0, 3.0, |x| x.gelu_tanh()),
+        row("hard_swish", -4.0, 4.0, |x| x.hard_swish()),
         row("add_scalar", -2.0, 2.0, |x| x.add_scalar(0.7)),
         row("mul_scalar", -2.0, 2.0, |x| x.mul_scalar(-1.3)),
         row("pow 0", 0.5, 2.0, |x| x.pow_scalar(0.0)),
@@ -311,6 +313,14 @@ fn pools() -> Vec<Row> {
             tape::backward(&loss, &[x]).unwrap().remove(0)
         }),
         row("avg_pool2d", |x, p| x.avg_pool2d(p)),
+        row("avg_pool2d beyond the border", |x, p| {
+            x.avg_pool2d(&p.ceil_mode())
+        }),
+        row("adaptive_avg_pool2d", |x, _| x.adaptive_avg_pool2d([3, 3])),
+        row("gradient of adaptive_avg_pool2d", |x, _| {
+            let loss = x.adaptive_avg_pool2d([2, 3]).exp().sum(&[], false);
+            tape::backward(&loss, &[x]).unwrap().remove(0)
+        }),
         row("upsample_nearest2d", |x, _| x.upsample_nearest2d([2, 3])),
     ]
 }

@@ -273,7 +273,7 @@ fn residuals(cases: &mut Vec<Case>) {
 
 fn pools(cases: &mut Vec<Case>) {
     let windows = [
-        PoolParams::new([2, 2], [2, 2]),
+        PoolParams::new([2, 2], [2, 2]).ceil_mode(),
         PoolParams::new([3, 3], [2, 2]).padding([1, 1]),
         PoolParams {
             count_include_pad: false,
@@ -299,6 +299,12 @@ fn pools(cases: &mut Vec<Case>) {
             let y = x[0].max_pool2d(&windows[1]).exp().sum(&[], false);
             tape::backward(&y, &[&x[0]]).expect("a gradient")
         },
+        true,
+    ));
+    cases.push(build_case(
+        "parts",
+        &[images([2, 3, 7, 5])],
+        |_, x| vec![x[0].adaptive_avg_pool2d([3, 2])],
         true,
     ));
     cases.push(build_case(

@@ -21,6 +21,12 @@ fn covers(i: u32, kernel: u32, stride: u32, padding: u32, extent: u32) -> vec2u 
     return vec2u(max(first, padding) - padding, min(first + kernel - padding, extent));
 }
 
+// Pixels that window i covers of the padded image along one axis.
+fn padded(i: u32, kernel: u32, stride: u32, padding: u32, extent: u32) -> u32 {
+    let first = i * stride;
+    return min(first + kernel, extent + 2u * padding) - first;
+}
+
 // The first window that covers pixel i along one axis, and the one after the last.
 fn covered_by(i: u32, kernel: u32, stride: u32, padding: u32, windows: u32) -> vec2u {
     let at = i + padding;

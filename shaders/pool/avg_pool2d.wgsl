@@ -1,5 +1,5 @@
 // y[p, q] = sum of x over window (p, q), divided by DIVISOR: one, the window's area,
-//   or the number of its pixels inside the image
+//   the number of its pixels inside the padded image, or inside the image
 //   x, y as in lib/pool.wgsl; padding counts as zero
 // CELL: an invocation takes OUT neighbours, see lib/pool_row.wgsl.
 // Grid: flat, one invocation per output or OUT. Caller: ops/pool.rs
@@ -47,6 +47,12 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
 #repeat r OUT
     sum[${r}] /= ${KY*KX}.0;
 #end
+#elif DIVISOR == padded
+    let tall = padded(p, args.kernel_y, args.stride_y, args.padding_y, args.in_y);
+#repeat r OUT
+    sum[${r}] /= f32(tall * padded(j * ${OUT}u + ${r}u, args.kernel_x, args.stride_x,
+        args.padding_x, args.in_x));
+#end
 #elif DIVISOR == inside
     let rows = covers(p, args.kernel_y, args.stride_y, args.padding_y, args.in_y);
 #repeat r OUT
@@ -72,6 +78,9 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
     }
 #if DIVISOR == area
     sum /= f32(args.kernel_y * args.kernel_x);
+#elif DIVISOR == padded
+    sum /= f32(padded(line % args.out_y, args.kernel_y, args.stride_y, args.padding_y, args.in_y)
+        * padded(index % args.out_x, args.kernel_x, args.stride_x, args.padding_x, args.in_x));
 #elif DIVISOR == inside
     sum /= f32((rows.y - rows.x) * (columns.y - columns.x));
 #endif

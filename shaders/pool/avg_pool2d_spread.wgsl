@@ -1,5 +1,5 @@
 // dx[h, w] = sum over the windows (p, q) around (h, w) of dy[p, q] / DIVISOR: one, the
-//   window's area, or the number of its pixels inside the image
+//   window's area, the number of its pixels inside the padded image, or inside the image
 //   dx, dy as x, y in lib/pool.wgsl
 // CELL: an invocation takes CELL neighbours, see lib/pool_row.wgsl.
 // Grid: flat, one invocation per input pixel or CELL. Caller: ops/pool.rs
@@ -37,7 +37,15 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
         let inside = (p >= 0) & (p < i32(args.out_y)) & (p * ${SY} + ${KY} > i32(h) + ${PY});
         let line = plane * args.out_y + u32(select(0, p, inside));
         var v = row_of(line, pieces, j);
-#if DIVISOR == inside
+#if DIVISOR == padded
+        // Beyond the last window there is nothing to divide.
+        let tall = padded(u32(clamp(p, 0, i32(args.out_y) - 1)), args.kernel_y, args.stride_y,
+            args.padding_y, args.in_y);
+#repeat q N+4
+        v[${q}] /= f32(tall * padded(u32(clamp(i32(j * ${OUT}u) + ${q-2}, 0,
+            i32(args.out_x) - 1)), args.kernel_x, args.stride_x, args.padding_x, args.in_x));
+#end
+#elif DIVISOR == inside
         let tall = covers(u32(max(p, 0)), args.kernel_y, args.stride_y, args.padding_y, args.in_y);
 #repeat q N+4
         {
@@ -75,7 +83,11 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
     for (var p = rows.x; p < rows.y; p++) {
         for (var q = columns.x; q < columns.y; q++) {
             let value = dy[plane + p * args.out_x + q];
-#if DIVISOR == inside
+#if DIVISOR == padded
+            let tall = padded(p, args.kernel_y, args.stride_y, args.padding_y, args.in_y);
+            let wide = padded(q, args.kernel_x, args.stride_x, args.padding_x, args.in_x);
+            sum += value / f32(tall * wide);
+#elif DIVISOR == inside
             let tall = covers(p, args.kernel_y, args.stride_y, args.padding_y, args.in_y);
             let wide = covers(q, args.kernel_x, args.stride_x, args.padding_x, args.in_x);
             sum += value / f32((tall.y - tall.x) * (wide.y - wide.x));

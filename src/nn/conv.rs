@@ -12,6 +12,7 @@ pub struct Conv2d {
     weight: Param,
     bias: Option<Param>,
     options: ConvParams,
+    same: bool,
 }
 
 impl Conv2d {
@@ -49,6 +50,7 @@ impl Conv2d {
             weight: params.add("weight", shape, weight)?,
             bias: Some(params.add("bias", [outputs], bias)?),
             options,
+            same: false,
         })
     }
 
@@ -69,7 +71,15 @@ impl Conv2d {
             weight: params.add("weight", shape, Init::weight(&shape))?,
             bias: None,
             options,
+            same: false,
         })
+    }
+
+    /// The same layer with TensorFlow's `SAME` padding, whatever the size of the images: see
+    /// [`ConvParams::same`].
+    pub fn same(mut self) -> Self {
+        self.same = true;
+        self
     }
 
     /// `weight` `[out, in / groups, kh, kw]`.
@@ -86,7 +96,12 @@ impl Conv2d {
 impl Layer for Conv2d {
     fn forward(&self, x: &Tensor, _: Mode) -> Tensor {
         let bias = self.bias.as_ref().map(|b| b.on(x.graph()));
-        let y = x.conv2d(&self.weight.on(x.graph()), bias.as_ref(), &self.options);
+        let kernel = [2, 3].map(|axis| self.weight.shape()[axis]);
+        let options = match self.same {
+            true => self.options.same(kernel, [x.dim(2), x.dim(3)]),
+            false => self.options,
+        };
+        let y = x.conv2d(&self.weight.on(x.graph()), bias.as_ref(), &options);
         let name = self.weight.scope_name();
         x.graph().observe(name, "conv2d", x, &y);
         y

@@ -31,7 +31,7 @@ pub use image::GridPadding;
 pub(crate) use linalg::factor;
 pub use linalg::{LuFactors, Plu, Triangular};
 pub use loss::{CrossEntropy, LossReduction};
-pub use norm::{ActNormInit, fold_batch_norms};
+pub use norm::{ActNormInit, LocalResponse, fold_batch_norms};
 pub use pointwise::{Activation, Func, Map};
 pub use pool::PoolParams;
 pub use product::Matmul;

@@ -7,7 +7,7 @@
 
 use super::direct::Direct;
 use super::variants;
-use super::window::{Dims, LARGEST, Window, check_bias, epilogue, four, four_stored};
+use super::window::{Dims, LARGEST, Window, check_bias, epilogue, four, four_stored, same_padding};
 use crate::graph::{Array, Lower, Op, Samples, Slot, Spec, Tensor, Vjp};
 use crate::ops::Activation;
 use crate::ops::product::problem::{Bias, Product};
@@ -37,6 +37,18 @@ impl Default for ConvParams {
             groups: 1,
             activation: Activation::None,
         }
+    }
+}
+
+impl ConvParams {
+    /// The same with the padding that TensorFlow calls `SAME`, for kernels of `kernel` on
+    /// images of `image` pixels: `ceil(image / stride)` outputs, the odd zero below and to
+    /// the right.
+    pub fn same(mut self, kernel: [usize; 2], image: [usize; 2]) -> Self {
+        let pad = |a: usize| same_padding(image[a], kernel[a], self.stride[a], self.dilation[a]);
+        let ([top, bottom], [left, right]) = (pad(0), pad(1));
+        self.padding = [top, bottom, left, right];
+        self
     }
 }
 

@@ -1,7 +1,7 @@
 //! Transposed convolution: the gradient of a convolution by its input, as a layer.
 
 use super::input::ConvInput;
-use super::window::Window;
+use super::window::{Window, same_padding};
 use crate::Error;
 use crate::graph::Tensor;
 use crate::ops::Activation;
@@ -35,6 +35,24 @@ impl Default for ConvTransposeParams {
             groups: 1,
             activation: Activation::None,
         }
+    }
+}
+
+impl ConvTransposeParams {
+    /// The same cut as TensorFlow's `SAME` does for kernels of `kernel`: `stride` outputs
+    /// for every pixel, the odd row and column lost below and to the right. (PyTorch's
+    /// `padding` with `output_padding` loses them above and to the left instead.)
+    pub fn same(mut self, kernel: [usize; 2]) -> Self {
+        // Every stride-th window of the convolution back begins in a stride of its own.
+        let cut =
+            |a: usize| same_padding(self.stride[a], kernel[a], self.stride[a], self.dilation[a]);
+        let ([top, bottom], [left, right]) = (cut(0), cut(1));
+        self.padding = [top, bottom, left, right];
+        self.output_padding = [0, 1].map(|a| {
+            let reach = kernel[a].saturating_sub(1).saturating_mul(self.dilation[a]) + 1;
+            self.stride[a].saturating_sub(reach)
+        });
+        self
     }
 }
 

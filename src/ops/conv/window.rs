@@ -190,3 +190,17 @@ pub(crate) fn extents(shape: &Shape) -> [usize; 4] {
     let d = shape.dims();
     [d[0], d[1], d[2], d[3]]
 }
+
+/// Zeros before and behind `extent` pixels by TensorFlow's `SAME` rule: `ceil(extent /
+/// stride)` windows, the odd zero behind.
+pub(in crate::ops) fn same_padding(
+    extent: usize,
+    kernel: usize,
+    stride: usize,
+    dilation: usize,
+) -> [usize; 2] {
+    let windows = extent.div_ceil(stride.max(1)).saturating_sub(1);
+    let reach = kernel.saturating_sub(1).saturating_mul(dilation) + 1;
+    let all = (windows.saturating_mul(stride).saturating_add(reach)).saturating_sub(extent);
+    [all / 2, all - all / 2]
+}

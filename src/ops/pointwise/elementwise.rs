@@ -196,6 +196,35 @@ impl Tensor {
         self.map(Func::Elu(alpha))
     }
 
+    /// The approximation of [`Tensor::gelu`] that GPT-2 and many older networks were trained
+    /// with: `0.5 x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3)))`. Hendrycks and Gimpel 2016,
+    /// arXiv 1606.08415.
+    #[track_caller]
+    pub fn gelu_tanh(&self) -> Tensor {
+        // 0.5 (1 + tanh u) = sigmoid(2 u)
+        const TWICE: f32 = 1.595_769_1;
+        let inner = self.pow_scalar(3.0).mul_scalar(0.044_715).add(self);
+        self.mul(&inner.mul_scalar(TWICE).sigmoid())
+    }
+
+    /// `x` limited to `0..=6`.
+    #[track_caller]
+    pub fn relu6(&self) -> Tensor {
+        self.clamp(0.0, 6.0)
+    }
+
+    /// `relu6(x + 3) / 6`. Howard et al. 2019, arXiv 1905.02244.
+    #[track_caller]
+    pub fn hard_sigmoid(&self) -> Tensor {
+        self.add_scalar(3.0).relu6().mul_scalar(1.0 / 6.0)
+    }
+
+    /// `x * relu6(x + 3) / 6`. Howard et al. 2019, arXiv 1905.02244.
+    #[track_caller]
+    pub fn hard_swish(&self) -> Tensor {
+        self.mul(&self.hard_sigmoid())
+    }
+
     /// Zeros of the same shape.
     #[track_caller]
     pub fn zeros_like(&self) -> Tensor {

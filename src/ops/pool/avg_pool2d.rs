@@ -18,6 +18,8 @@ enum Divisor {
     One,
     /// The window's area.
     Area,
+    /// What of the window lies in the padded image.
+    Padded,
     /// The number of pixels inside the image.
     Inside,
 }
@@ -27,6 +29,7 @@ impl Divisor {
         let name = match self {
             Divisor::One => "one",
             Divisor::Area => "area",
+            Divisor::Padded => "padded",
             Divisor::Inside => "inside",
         };
         kernel.variant(name).define("DIVISOR", name)
@@ -56,6 +59,13 @@ impl AvgPool {
         match self.divisor {
             Divisor::One => 1.0,
             Divisor::Area => 1.0 / self.params.area() as f64,
+            Divisor::Padded => {
+                let [h, w] = [
+                    self.params.padded(0, i, x[2]),
+                    self.params.padded(1, j, x[3]),
+                ];
+                1.0 / (h * w) as f64
+            }
             Divisor::Inside => 1.0 / inside as f64,
         }
     }
@@ -192,10 +202,10 @@ impl Tensor {
     /// Poisoned by what poisons [`Tensor::max_pool2d`].
     #[track_caller]
     pub fn avg_pool2d(&self, params: &PoolParams) -> Tensor {
-        let divisor = if params.count_include_pad {
-            Divisor::Area
-        } else {
-            Divisor::Inside
+        let divisor = match (params.count_include_pad, params.ceil_mode) {
+            (true, false) => Divisor::Area,
+            (true, true) => Divisor::Padded,
+            (false, _) => Divisor::Inside,
         };
         let params = *params;
         self.graph().push1(AvgPool { params, divisor }, &[self])

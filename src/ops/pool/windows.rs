@@ -3,6 +3,7 @@
 
 use crate::device::{DeviceClass, DeviceProfile};
 use crate::graph::{Array, KernelBuilder, Spec};
+use crate::ops::conv::window::same_padding;
 use crate::{DType, Error, Result};
 
 /// Parameters of [`crate::Tensor::max_pool2d`] and [`crate::Tensor::avg_pool2d`].
@@ -18,6 +19,10 @@ pub struct PoolParams {
     /// Whether the average divides by the window's area (the default) or by the
     /// number of pixels inside the image. The maximum ignores it.
     pub count_include_pad: bool,
+    /// Whether windows that reach beyond the padded image count, too, as long as they begin
+    /// inside the image (PyTorch's `ceil_mode`). What they cover beyond it counts for
+    /// nothing: minus infinity, and not part of what the average divides by.
+    pub ceil_mode: bool,
 }
 
 impl PoolParams {
@@ -28,12 +33,47 @@ impl PoolParams {
             stride,
             padding: [0, 0],
             count_include_pad: true,
+            ceil_mode: false,
         }
+    }
+
+    /// The windows of TensorFlow's `SAME` padding for images of `image` pixels: as many as
+    /// strides begin inside the image, what is missing added half before and half behind
+    /// (the odd one behind), averages over the pixels inside. Error: an even kernel at a
+    /// stride of 1, which needs more behind than before.
+    pub fn same(kernel: [usize; 2], stride: [usize; 2], image: [usize; 2]) -> Result<Self> {
+        let mut padding = [0, 0];
+        for axis in 0..2 {
+            let (k, s) = (kernel[axis], stride[axis]);
+            let [before, behind] = same_padding(image[axis], k, s, 1);
+            if behind > before && s == 1 {
+                return Err(Error::argument(
+                    "PoolParams::same",
+                    format!(
+                        "kernel {kernel:?} at stride {stride:?} needs {before} before and \
+                         {behind} behind the image; pad it with `Tensor::pad` instead"
+                    ),
+                ));
+            }
+            padding[axis] = before;
+        }
+        Ok(PoolParams {
+            padding,
+            count_include_pad: false,
+            ceil_mode: true,
+            ..PoolParams::new(kernel, stride)
+        })
     }
 
     /// The same with rows and columns around the image.
     pub fn padding(mut self, padding: [usize; 2]) -> Self {
         self.padding = padding;
+        self
+    }
+
+    /// The same with windows that reach beyond the padded image.
+    pub fn ceil_mode(mut self) -> Self {
+        self.ceil_mode = true;
         self
     }
 
@@ -62,7 +102,13 @@ impl PoolParams {
         let size = |axis: usize, extent: usize| {
             let padded = extent + 2 * self.padding[axis];
             match padded.checked_sub(self.kernel[axis]) {
-                Some(room) => Ok(room / self.stride[axis] + 1),
+                Some(room) if !self.ceil_mode => Ok(room / self.stride[axis] + 1),
+                Some(room) => {
+                    let windows = room.div_ceil(self.stride[axis]) + 1;
+                    // The last one must begin inside the image.
+                    let last = (windows - 1) * self.stride[axis];
+                    Ok(windows - usize::from(last >= extent + self.padding[axis]))
+                }
                 None => Err(Error::shape(
                     op,
                     format!(
@@ -85,6 +131,12 @@ impl PoolParams {
         let first = i * self.stride[axis];
         let end = (first + self.kernel[axis]).saturating_sub(self.padding[axis]);
         first.saturating_sub(self.padding[axis])..end.min(extent)
+    }
+
+    /// Rows or columns that window `i` covers of the padded image.
+    pub(in crate::ops) fn padded(&self, axis: usize, i: usize, extent: usize) -> usize {
+        let first = i * self.stride[axis];
+        (first + self.kernel[axis]).min(extent + 2 * self.padding[axis]) - first
     }
 
     /// Appends what `Args` in `shaders/lib/pool.wgsl` reads, and tells the text how an
