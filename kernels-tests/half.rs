@@ -195,8 +195,9 @@ fn a_residual_network_in_halves() {
         stem: ResNetStem::Cifar,
         channels: 3,
         width: 16,
-        blocks: [1; 4],
+        blocks: vec![1; 4],
         classes: 10,
+        ..ResNetConfig::resnet18()
     };
     let net = ResNet::new(&params, config).unwrap();
     let mut numbers = Numbers::new(1);

@@ -2,6 +2,7 @@
 //! They are compositions of layers; they must not know data sets or training loops.
 
 mod autoencoder;
+mod dcgan;
 mod flow;
 mod resnet;
 
@@ -10,8 +11,12 @@ pub use autoencoder::{
     PixelCnnConfig, PixelSampler, Posterior, Tile, Tiling, Vae, VaeConfig, VaeOutput, VqGan,
     VqGanConfig, VqGanOutput, VqVae, VqVaeOutput,
 };
+pub use dcgan::{DcganConfig, DcganDiscriminator};
 pub use flow::{
     Glow, GlowConfig, GlowConvention, ImageFlow, Mixing, Nice, NiceConfig, NicePrior, RealNvp,
     RealNvpConfig, VectorCoupling, VectorFlowConfig, vector_flow,
 };
-pub use resnet::{ResNet, ResNetConfig, ResNetStem};
+pub use resnet::{
+    ResNet, ResNetBlock, ResNetConfig, ResNetNames, ResNetShortcut, ResNetStem, WideResNet,
+    WideResNetConfig,
+};

@@ -61,6 +61,19 @@ impl Conv2d {
         kernel: [usize; 2],
         options: ConvParams,
     ) -> Result<Self> {
+        let fan_in = inputs / options.groups.max(1) * kernel[0] * kernel[1];
+        let weight = Init::weight(&[1, fan_in]);
+        Conv2d::without_bias_from(params, [inputs, outputs], kernel, options, weight)
+    }
+
+    /// The same with other first values.
+    pub fn without_bias_from(
+        params: &Params,
+        [inputs, outputs]: [usize; 2],
+        kernel: [usize; 2],
+        options: ConvParams,
+        weight: Init,
+    ) -> Result<Self> {
         let shape = [
             outputs,
             inputs / options.groups.max(1),
@@ -68,7 +81,7 @@ impl Conv2d {
             kernel[1],
         ];
         Ok(Conv2d {
-            weight: params.add("weight", shape, Init::weight(&shape))?,
+            weight: params.add("weight", shape, weight)?,
             bias: None,
             options,
             same: false,

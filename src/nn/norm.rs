@@ -24,8 +24,13 @@ pub struct BatchNorm2d {
 impl BatchNorm2d {
     /// `eps` 1e-5 and momentum 0.1. Errors: see [`Params::add`].
     pub fn new(params: &Params, channels: usize) -> Result<Self> {
+        BatchNorm2d::with_weight(params, channels, Init::Ones)
+    }
+
+    /// The same with another first value of `weight`.
+    pub fn with_weight(params: &Params, channels: usize, weight: Init) -> Result<Self> {
         Ok(BatchNorm2d {
-            weight: params.add("weight", [channels], Init::Ones)?,
+            weight: params.add("weight", [channels], weight)?,
             bias: params.add("bias", [channels], Init::Zeros)?,
             running_mean: params.add_state("running_mean", [channels], Init::Zeros)?,
             running_var: params.add_state("running_var", [channels], Init::Ones)?,

@@ -202,9 +202,9 @@ impl Tensor {
     #[track_caller]
     pub fn gelu_tanh(&self) -> Tensor {
         // 0.5 (1 + tanh u) = sigmoid(2 u)
-        const TWICE: f32 = 1.595_769_1;
+        let twice = std::f32::consts::FRAC_2_SQRT_PI * std::f32::consts::SQRT_2;
         let inner = self.pow_scalar(3.0).mul_scalar(0.044_715).add(self);
-        self.mul(&inner.mul_scalar(TWICE).sigmoid())
+        self.mul(&inner.mul_scalar(twice).sigmoid())
     }
 
     /// `x` limited to `0..=6`.
