@@ -42,8 +42,8 @@ impl Unit {
 /// What goes past a block.
 enum Past {
     Same,
-    Project(Unit),
-    /// Every so manieth pixel, so many channels of zeros before and behind.
+    Project(Box<Unit>),
+    /// Every `stride`-th pixel, `zeros` channels of zeros before and behind.
     Pad {
         stride: usize,
         zeros: usize,
@@ -105,7 +105,7 @@ impl Block {
             ResNetShortcut::Projection => {
                 let scope = params.scope(config.names.shortcut());
                 let scopes = [&scope.scope(0), &scope.scope(1)];
-                Past::Project(Unit::new(scopes, [from, out], 1, stride)?)
+                Past::Project(Box::new(Unit::new(scopes, [from, out], 1, stride)?))
             }
         };
         Ok(Block { units, past })

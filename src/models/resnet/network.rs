@@ -1,8 +1,8 @@
 //! Residual networks with batch norm.
 
-use super::blocks::{Block, PreActBlock, Unit, expansion, window};
+use super::blocks::{Block, PreActBlock, expansion, window};
 use super::config::{ResNetBlock, ResNetConfig, ResNetStem};
-use crate::nn::{Conv2d, Layer, Linear, Mode};
+use crate::nn::{BatchNorm2d, Conv2d, Layer, Linear, Mode};
 use crate::ops::PoolParams;
 use crate::{Params, Result, Tensor};
 
@@ -22,14 +22,11 @@ use crate::{Params, Result, Tensor};
 /// [`crate::Graph::compile_frozen`]: together they leave one kernel per convolution.
 pub struct ResNet {
     config: ResNetConfig,
-    stem: Stem,
+    stem: Conv2d,
+    /// None before pre-activation blocks.
+    norm: Option<BatchNorm2d>,
     body: Body,
     head: Linear,
-}
-
-enum Stem {
-    Normalized(Unit),
-    Bare(Conv2d),
 }
 
 enum Body {
@@ -46,18 +43,12 @@ impl ResNet {
             ResNetStem::ImageNet => (7, 2),
             ResNetStem::Cifar => (3, 1),
         };
-        let (scope, io) = (params.scope("conv1"), [config.channels, config.width]);
-        let stem = match config.block {
-            ResNetBlock::PreActivation => {
-                let options = window(kernel, stride);
-                Stem::Bare(Conv2d::without_bias(&scope, io, [kernel; 2], options)?)
-            }
-            _ => Stem::Normalized(Unit::new(
-                [&scope, &params.scope("bn1")],
-                io,
-                kernel,
-                stride,
-            )?),
+        let io = [config.channels, config.width];
+        let options = window(kernel, stride);
+        let stem = Conv2d::without_bias(&params.scope("conv1"), io, [kernel; 2], options)?;
+        let norm = match config.block {
+            ResNetBlock::PreActivation => None,
+            _ => Some(BatchNorm2d::new(&params.scope("bn1"), config.width)?),
         };
         let (mut plain, mut pre) = (Vec::new(), Vec::new());
         let mut channels = config.width;
@@ -83,6 +74,7 @@ impl ResNet {
         Ok(ResNet {
             config,
             stem,
+            norm,
             body,
             head,
         })
@@ -96,10 +88,10 @@ impl ResNet {
     /// What the last block gives, `[N, C, H', W']`.
     #[track_caller]
     pub fn maps(&self, x: &Tensor, mode: Mode) -> Tensor {
-        let mut y = match &self.stem {
-            Stem::Normalized(unit) => unit.forward(x, mode).relu(),
-            Stem::Bare(conv) => conv.forward(x, mode),
-        };
+        let mut y = self.stem.forward(x, mode);
+        if let Some(norm) = &self.norm {
+            y = norm.forward(&y, mode).relu();
+        }
         if self.config.stem == ResNetStem::ImageNet {
             y = y.max_pool2d(&PoolParams::new([3, 3], [2, 2]).padding([1, 1]));
         }
