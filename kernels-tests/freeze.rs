@@ -1,10 +1,12 @@
-//! Programs for inference: batch norms folded into convolutions, and what depends on
-//! parameters alone computed once.
+//! Programs for inference: batch norms folded into the products before them, and what
+//! depends on parameters alone computed once.
 
+use flowgrad::device::{DeviceClass, DeviceProfile};
+use flowgrad::exec::{FreezeOptions, Storage, arena_map};
 use flowgrad::graph::{Feed, evaluate};
-use flowgrad::ops::{Activation, ConvParams, fold_batch_norms};
+use flowgrad::ops::{Activation, ConvParams, ConvTransposeParams, fold_batch_norms};
 use flowgrad::plan::PlanOptions;
-use flowgrad::{Error, Graph, Init, Params, Tensor, Value};
+use flowgrad::{Error, Graph, Init, Params, Program, Tensor, Value};
 
 use crate::support::{Data, gpu};
 
@@ -77,6 +79,220 @@ fn folding_changes_nothing_but_the_dispatches() {
             }
         }
     }
+}
+
+/// Where the scale goes is what differs: rows, columns, or channels of a group.
+#[test]
+fn transposed_convolutions_and_linear_layers_fold() {
+    type Build = Box<dyn Fn(&Tensor, &Tensor, Option<&Tensor>) -> Tensor>;
+    let mut cases: Vec<(String, Vec<usize>, Vec<usize>, Build)> = Vec::new();
+    for (groups, stride, weight) in [(1, 2, [4, 6, 3, 2]), (2, 1, [4, 3, 3, 3])] {
+        let params = ConvTransposeParams {
+            stride: [stride; 2],
+            groups,
+            ..Default::default()
+        };
+        cases.push((
+            format!("transposed, {groups} groups"),
+            vec![2, 4, 3, 5],
+            weight.to_vec(),
+            Box::new(move |x, w, b| x.conv_transpose2d(w, b, &params)),
+        ));
+    }
+    cases.push((
+        "linear".into(),
+        vec![5, 4],
+        vec![6, 4],
+        Box::new(|x, w, b| x.linear(w, b, Activation::None)),
+    ));
+    cases.push((
+        "product".into(),
+        vec![4, 5],
+        vec![4, 6],
+        Box::new(|x, w, _| x.matmul_with(w, true, false)),
+    ));
+    for (name, x, w, build) in cases {
+        for (bias, activation) in [(true, Activation::None), (false, Activation::Relu)] {
+            let graph = Graph::new();
+            let mut feed = feed();
+            let mut add = |name: &str, shape: &[usize]| {
+                let data = Data::f32(shape, 11);
+                feed.inputs.insert(name.into(), data.array());
+                graph.input(name, shape)
+            };
+            let (x, w) = (add("x", &x), add("weight", &w));
+            let of = |i: usize| graph.input(INPUTS[i].0, INPUTS[i].1);
+            let y = build(&x, &w, bias.then(|| of(2)).as_ref());
+            let (mean, var, gamma, beta) = (of(3), of(4), of(5), of(6));
+            let y = y.batch_norm_eval(&mean, &var, Some(&gamma), Some(&beta), 1e-5);
+            let y = activation.apply(&y);
+            let folded = fold_batch_norms(&[&y]).unwrap();
+            assert!(ops(&graph, std::slice::from_ref(&y)).contains("normalize"));
+            let after = ops(&graph, &folded);
+            assert!(!after.contains("normalize"), "{name}: {after}");
+            let last = after.rsplit("; ").next().unwrap();
+            let product = last.starts_with("conv_transpose2d") || last.starts_with("matmul");
+            assert!(product, "{name}: {after}");
+            let both = evaluate(&[&y, &folded[0]], &feed).unwrap();
+            for (a, b) in both[0].data.iter().zip(&both[1].data) {
+                assert!((a - b).abs() < 1e-12, "{name}: {a} became {b}");
+            }
+        }
+    }
+    // Of a stack of matrices the second axis is not the channels'.
+    let graph = Graph::new();
+    let y = graph
+        .input("x", [2, 6, 4])
+        .matmul(&graph.input("w", [4, 5]));
+    let [mean, var] = ["mean", "var"].map(|n| graph.input(n, [6]));
+    let y = y.batch_norm_eval(&mean, &var, None, None, 1e-5);
+    let folded = fold_batch_norms(&[&y]).unwrap();
+    assert!(ops(&graph, &folded).contains("normalize"));
+}
+
+fn count(steps: &[flowgrad::plan::Step], kernel: &str) -> usize {
+    steps.iter().filter(|s| s.kernel == kernel).count()
+}
+
+/// Copies of weights in a kernel's own order are made once, and once for all who read them.
+#[test]
+fn weights_are_packed_once() {
+    let params = Params::new(3);
+    let init = Init::Uniform { lo: -1.0, hi: 1.0 };
+    let add = |name: &str, shape: &[usize]| params.add(name, shape, init.clone()).unwrap();
+    let (weight, matrix) = (add("weight", &[16, 16, 3, 3]), add("matrix", &[256, 256]));
+    let conv = ConvParams {
+        padding: [1; 4],
+        activation: Activation::Tanh,
+        ..ConvParams::default()
+    };
+    let graph = Graph::new();
+    let x = graph.input("x", [3, 16, 16, 12]);
+    let w = weight.on(&graph);
+    let y = x.conv2d(&w, None, &conv).conv2d(&w, None, &conv);
+    let z = graph.input("z", [64, 256]).matmul(&matrix.on(&graph));
+    let wanted = [&y, &z];
+    let mut plain = graph.compile_pure(gpu(), &params, &wanted).unwrap();
+    let mut frozen = graph.compile_frozen(gpu(), &params, &wanted).unwrap();
+    let packs = count(&plain.plan().steps, "conv2d_pack_weight");
+    let software = gpu().profile().class == DeviceClass::Software;
+    if software && gpu().profile().subgroup_size.is_some() {
+        assert_eq!(packs, 2, "{}", plain.plan());
+    }
+    let plan = frozen.plan();
+    assert_eq!(count(&plan.steps, "conv2d_pack_weight"), 0, "{plan}");
+    assert_eq!(
+        count(&plan.prepared, "conv2d_pack_weight"),
+        packs.min(1),
+        "{plan}"
+    );
+    let all = plan.steps.len() + plan.prepared.len();
+    assert_eq!(
+        all + packs.saturating_sub(1),
+        plain.plan().steps.len(),
+        "{plan}"
+    );
+    assert_eq!(plan.memory().prepared > 0, packs > 0);
+    assert!(plain.plan().prepared.is_empty());
+    let inputs: Vec<Vec<f32>> = [x.numel(), 64 * 256]
+        .map(|n| (0..n).map(|i| (i as f32 * 0.37).sin()).collect())
+        .into();
+    let feed = [("x", Value::F32(&inputs[0])), ("z", Value::F32(&inputs[1]))];
+    let expected = plain.run(&feed).unwrap();
+    for run in 0..2 {
+        let got = frozen.run(&feed).unwrap();
+        for output in 0..2 {
+            assert!(
+                got.bits(output) == expected.bits(output),
+                "run {run}, output {output}"
+            );
+        }
+    }
+    // Weights in 16 bits are there to save memory.
+    let half = FreezeOptions {
+        weights: Storage::F16,
+    };
+    let half = graph.compile_frozen_with(gpu(), &params, &wanted, &half);
+    let half = half.unwrap();
+    assert_eq!(half.plan().memory().prepared, 0, "{}", half.plan());
+    // Programs that may train prepare nothing, whatever was asked for.
+    let options = PlanOptions {
+        prepare: true,
+        ..PlanOptions::default()
+    };
+    let trains = graph.compile_with(gpu(), &[&params], &wanted, &options);
+    assert!(trains.unwrap().plan().prepared.is_empty());
+}
+
+/// Parts of a convolution share one copy.
+#[test]
+fn parts_share_what_was_prepared() {
+    let params = Params::new(3);
+    let init = Init::Uniform { lo: -1.0, hi: 1.0 };
+    let weight = params.add("weight", [8, 8, 3, 3], init).unwrap();
+    let graph = Graph::new();
+    let conv = ConvParams {
+        padding: [1; 4],
+        ..ConvParams::default()
+    };
+    let x = graph.input("x", [60, 8, 16, 12]);
+    let y = x.conv2d(&weight.on(&graph), None, &conv);
+    let profile = DeviceProfile {
+        max_binding: 160 << 10,
+        ..gpu().profile().clone()
+    };
+    let options = |prepare: bool| PlanOptions {
+        prepare,
+        updates: false,
+        ..PlanOptions::default()
+    };
+    let maps = [arena_map(&params)];
+    let values: Vec<f32> = (0..x.numel()).map(|i| (i as f32 * 0.37).sin()).collect();
+    let [once, always] = [true, false].map(|prepare| {
+        let plan = graph
+            .plan(&profile, &maps, &[&y], &options(prepare))
+            .unwrap();
+        let found = (
+            count(&plan.prepared, "conv2d_pack_weight"),
+            count(&plan.steps, "conv2d_pack_weight"),
+        );
+        let mut program = Program::new(gpu(), plan, &[&params]).unwrap();
+        let run = program.run(&[("x", Value::F32(&values))]).unwrap();
+        (found, run.bits(0).to_vec())
+    });
+    let (_, packs) = always.0;
+    assert_eq!(once.0, (packs.min(1), 0));
+    assert!(once.1 == always.1);
+}
+
+#[test]
+fn parameters_of_several_sets_freeze() {
+    let (encoder, decoder) = (Params::new(1), Params::new(2));
+    let graph = Graph::new();
+    let init = Init::Uniform { lo: 0.5, hi: 1.0 };
+    let of = |params: &Params| params.add("w", [3, 3], init.clone()).unwrap().on(&graph);
+    let (a, b) = (of(&encoder), of(&decoder));
+    let x = graph.input("x", [2, 3]);
+    let y = x
+        .matmul(&a.matmul(&a))
+        .matmul(&b.exp().matmul(&a))
+        .matmul(&b);
+    let values = [1.0, 2.0, 3.0, -1.0, 0.5, 2.0];
+    let feed = [("x", Value::F32(&values))];
+    let sets = [&encoder, &decoder];
+    let expected = graph.compile_pure(gpu(), &sets, &[&y]).unwrap().run(&feed);
+    for weights in [Storage::F32, Storage::F16] {
+        let options = FreezeOptions { weights };
+        let frozen = graph.compile_frozen_with(gpu(), &sets, &[&y], &options);
+        let mut frozen = frozen.unwrap();
+        assert_eq!(frozen.plan().steps.len(), 3, "{}", frozen.plan());
+        let got = frozen.run(&feed).unwrap().f32(0).unwrap();
+        for (a, b) in got.iter().zip(expected.as_ref().unwrap().f32(0).unwrap()) {
+            let limit = if weights == Storage::F16 { 3e-3 } else { 1e-5 };
+            assert!((a - b).abs() < limit * b.abs(), "{a} and {b}");
+        }
+    }
+    assert!(graph.compile_frozen(gpu(), &encoder, &[&y]).is_err());
 }
 
 #[test]

@@ -7,7 +7,7 @@ use super::{IN_FLIGHT, Program, Ready, run::Readback};
 use crate::gpu::{Gpu, Kernel, KernelKey};
 use crate::graph::{Access, Graph, Tensor};
 use crate::params::Params;
-use crate::plan::{ArenaMap, Plan, PlanOptions, Role, Slice};
+use crate::plan::{ArenaMap, Plan, PlanOptions, Role, Slice, Step};
 use crate::{Error, Result};
 
 /// One parameter set, or several: `&params`, `&[&encoder, &decoder]`.
@@ -133,6 +133,7 @@ impl Program {
                         Role::Constants => "constants",
                         Role::Packed => "packed gradients",
                         Role::Tickets => "tickets",
+                        Role::Prepared => "prepared",
                         _ => "temporary",
                     };
                     gpu.buffer(label, planned.bytes)?
@@ -147,9 +148,18 @@ impl Program {
         }
         let keys = kernel_keys(&plan, gpu.profile().immediates)?;
         let kernels = gpu.kernels(&keys)?;
-        let mut steps = Vec::with_capacity(plan.steps.len());
-        for (i, (kernel, key)) in kernels.into_iter().zip(&keys).enumerate() {
-            steps.push(ready(gpu, &plan, i, kernel, key, &buffers)?);
+        let all = plan.prepared.iter().chain(&plan.steps);
+        let mut once = Vec::with_capacity(keys.len());
+        for ((step, kernel), key) in all.zip(kernels).zip(&keys) {
+            once.push(ready(gpu, step, kernel, key, &buffers)?);
+        }
+        let steps = once.split_off(plan.prepared.len());
+        if !once.is_empty() {
+            gpu.scoped(0, || {
+                let mut encoder = gpu.device().create_command_encoder(&Default::default());
+                super::run::record_steps(&once, &mut encoder);
+                gpu.queue().submit([encoder.finish()])
+            })?;
         }
         let bytes = plan.outputs.iter().map(|(s, _)| s.bytes).sum();
         let readback = (0..IN_FLIGHT)
@@ -209,7 +219,8 @@ impl Program {
     }
 }
 
-/// The preprocessed kernels of a plan's steps. Equal kernels share one key.
+/// The preprocessed kernels of a plan's steps, those that run once first. Equal kernels share
+/// one key.
 pub fn kernel_texts(plan: &Plan, immediate_bytes: u32) -> Result<Vec<String>> {
     Ok(kernel_keys(plan, immediate_bytes)?
         .iter()
@@ -218,36 +229,33 @@ pub fn kernel_texts(plan: &Plan, immediate_bytes: u32) -> Result<Vec<String>> {
 }
 
 fn kernel_keys(plan: &Plan, immediate_bytes: u32) -> Result<Vec<Arc<KernelKey>>> {
-    plan.steps
-        .iter()
-        .map(|step| {
-            let read_only = step
-                .bindings
-                .iter()
-                .map(|(_, a)| *a == Access::Read)
-                .collect();
-            KernelKey::new(
-                &step.kernel,
-                &step.source,
-                &step.defines,
-                read_only,
-                step.args.len(),
-                immediate_bytes,
-            )
-            .map(Arc::new)
-        })
-        .collect()
+    let all = plan.prepared.iter().chain(&plan.steps);
+    all.map(|step| {
+        let read_only = step
+            .bindings
+            .iter()
+            .map(|(_, a)| *a == Access::Read)
+            .collect();
+        KernelKey::new(
+            &step.kernel,
+            &step.source,
+            &step.defines,
+            read_only,
+            step.args.len(),
+            immediate_bytes,
+        )
+        .map(Arc::new)
+    })
+    .collect()
 }
 
 fn ready(
     gpu: &Gpu,
-    plan: &Plan,
-    i: usize,
+    step: &Step,
     kernel: Kernel,
     key: &KernelKey,
     buffers: &[wgpu::Buffer],
 ) -> Result<Ready> {
-    let step = &plan.steps[i];
     let words: Vec<u8> = bytemuck::cast_slice(&step.args).to_vec();
     let uniform = match key.uses_uniform() {
         true => {

@@ -3,12 +3,12 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use super::Program;
+use super::{ParamSets, Program};
 use crate::dtype::halves;
 use crate::gpu::Gpu;
 use crate::graph::rewrite::{reachable, rewrite};
 use crate::graph::{Graph, Kind, Node, NodeId, Source, Spec, Tensor, ValueId};
-use crate::params::{Init, Params};
+use crate::params::{Init, Param, Params};
 use crate::plan::PlanOptions;
 use crate::{DType, Error, Result};
 
@@ -24,7 +24,8 @@ pub enum Storage {
     /// weight changes by at most 2^-11 of itself (by 2^-25 below 2^-14), so a product's
     /// result by at most 2^-11 of the sum of its terms' magnitudes. Everything else
     /// (biases, statistics, codebooks that are searched) stays as it was. The program
-    /// has copies of its own: the set and its buffers may be dropped.
+    /// has copies of its own: the set and its buffers may be dropped. What some kernels copy
+    /// of such weights in an order of their own is not kept but copied at every run.
     F16,
 }
 
@@ -50,15 +51,16 @@ enum Depends {
 
 impl Graph {
     /// Compiles a program that computes `outputs`, assigns nothing, and takes the
-    /// parameters as they are now: folded weights (see [`crate::ops::fold_batch_norms`]),
-    /// inverses of matrices, masks and the like are computed once, here, and not at every
-    /// run. Parameters that are used as they are stored are shared as ever; change none
-    /// of them afterwards. Errors: as [`Graph::compile`], and `NonFinite` where what is
+    /// parameters of one set or several as they are now: folded weights (see
+    /// [`crate::ops::fold_batch_norms`]), inverses of matrices, masks, weights in the order
+    /// of a kernel ([`crate::plan::Plan::prepared`]) and the like are computed once, here,
+    /// and not at every run. Parameters that are used as they are stored are shared as ever;
+    /// change none of them afterwards. Errors: as [`Graph::compile`], and `NonFinite` where what is
     /// computed beforehand is not finite.
     pub fn compile_frozen(
         &self,
         gpu: &Gpu,
-        params: &Params,
+        params: &(impl ParamSets + ?Sized),
         outputs: &[&Tensor],
     ) -> Result<Program> {
         self.compile_frozen_with(gpu, params, outputs, &FreezeOptions::default())
@@ -69,18 +71,20 @@ impl Graph {
     pub fn compile_frozen_with(
         &self,
         gpu: &Gpu,
-        params: &Params,
+        params: &(impl ParamSets + ?Sized),
         outputs: &[&Tensor],
         options: &FreezeOptions,
     ) -> Result<Program> {
         let plan = PlanOptions {
             updates: false,
+            prepare: true,
             ..Default::default()
         };
-        let weights = Weights::of(params, outputs)?;
+        let mut sets = params.sets();
+        let weights = Weights::of(&sets, outputs)?;
         let values = weights.frozen(options.weights);
         if values.is_empty() {
-            return self.compile_with(gpu, &[params], outputs, &plan);
+            return self.compile_with(gpu, &sets, outputs, &plan);
         }
         let computed: Vec<Tensor> = (values.iter())
             .filter(|v| weights.depends(v) == Depends::Computed)
@@ -89,24 +93,28 @@ impl Graph {
         let wanted: Vec<&Tensor> = computed.iter().collect();
         let mut results = HashMap::new();
         if !wanted.is_empty() {
-            let run = (self.compile_with(gpu, &[params], &wanted, &plan)?).run(&[])?;
+            let once = PlanOptions {
+                prepare: false,
+                ..plan.clone()
+            };
+            let run = (self.compile_with(gpu, &sets, &wanted, &once)?).run(&[])?;
             for (i, value) in computed.iter().enumerate() {
                 results.insert(value.id(), run.f32(i)?);
             }
         }
-        let frozen = Params::new(params.seed());
+        let frozen = Params::new(sets.first().map_or(0, |set| set.seed()));
         let mut places: HashMap<ValueId, Tensor> = HashMap::new();
         for (i, value) in values.into_iter().enumerate() {
             let shape = self.tensor(value).shape().clone();
             let data = match results.remove(&value) {
                 Some(data) => data,
-                None => weights.stored(params, value)?,
+                None => weights.stored(value)?,
             };
             let half = options.weights == Storage::F16 && weights.read_as_f16(value);
             let (spec, words) = match half {
                 true => {
                     let words = halves(&data).map_err(|detail| Error::NonFinite {
-                        place: format!("{}, stored as f16", weights.name(params, value)),
+                        place: format!("{}, stored as f16", weights.name(value)),
                         detail,
                     })?;
                     // Finite halves in pairs are finite floats, whatever these mean.
@@ -127,13 +135,15 @@ impl Graph {
             done.then(|| visit.outputs.iter().map(place).collect())
         })?;
         let outputs: Vec<&Tensor> = outputs.iter().collect();
-        self.compile_with(gpu, &[params, &frozen], &outputs, &plan)
+        sets.push(&frozen);
+        self.compile_with(gpu, &sets, &outputs, &plan)
     }
 }
 
 /// The nodes behind a program's outputs, by what they depend on.
 struct Weights {
-    set: u64,
+    /// All parameters, by the identity of their set.
+    params: HashMap<u64, Vec<Param>>,
     graph: Option<Graph>,
     nodes: Vec<(NodeId, Node)>,
     depends: HashMap<NodeId, Depends>,
@@ -141,7 +151,7 @@ struct Weights {
 }
 
 impl Weights {
-    fn of(params: &Params, outputs: &[&Tensor]) -> Result<Weights> {
+    fn of(sets: &[&Params], outputs: &[&Tensor]) -> Result<Weights> {
         let nodes = reachable(outputs)?;
         let mut depends: HashMap<NodeId, Depends> = HashMap::new();
         for (id, node) in &nodes {
@@ -158,7 +168,9 @@ impl Weights {
             depends.insert(*id, own);
         }
         Ok(Weights {
-            set: params.id(),
+            params: (sets.iter())
+                .map(|set| (set.id(), set.root().all()))
+                .collect(),
             graph: outputs.first().map(|t| t.graph().clone()),
             nodes,
             depends,
@@ -215,32 +227,35 @@ impl Weights {
         at.ok().map(|at| &self.nodes[at].1)
     }
 
-    /// The position of the parameter that a value is, perhaps under another shape.
-    fn param(&self, mut value: ValueId) -> Option<usize> {
+    /// The parameter that a node is.
+    fn source(&self, node: &Node) -> Option<&Param> {
+        match node.op.kind() {
+            Kind::Source(Source::Param { set, index }) => self.params.get(set)?.get(*index),
+            _ => None,
+        }
+    }
+
+    /// The parameter that a value is, perhaps under another shape.
+    fn param(&self, mut value: ValueId) -> Option<&Param> {
         loop {
             let node = self.node(value)?;
             match node.op.kind() {
-                Kind::Source(Source::Param { set, index }) if *set == self.set => {
-                    return Some(*index);
-                }
                 Kind::Alias => value = *node.inputs.get(value.output as usize)?,
-                _ => return None,
+                _ => return self.source(node),
             }
         }
     }
 
     /// What a parameter holds, without a way over the device where it is not there yet.
-    fn stored(&self, params: &Params, value: ValueId) -> Result<Vec<f32>> {
-        let all = params.root().all();
-        match self.param(value).and_then(|index| all.get(index)) {
+    fn stored(&self, value: ValueId) -> Result<Vec<f32>> {
+        match self.param(value) {
             Some(param) => param.get(),
             None => Err(Error::Graph("a weight is no parameter".into())),
         }
     }
 
     /// What a value is called in errors: the parameters it comes from.
-    fn name(&self, params: &Params, value: ValueId) -> String {
-        let all = params.root().all();
+    fn name(&self, value: ValueId) -> String {
         let mut names = Vec::new();
         let mut open = vec![value];
         let mut seen = BTreeSet::new();
@@ -251,9 +266,7 @@ impl Weights {
             let Some(node) = self.node(value) else {
                 continue;
             };
-            if let Kind::Source(Source::Param { set, index }) = node.op.kind()
-                && let Some(param) = all.get(*index).filter(|_| *set == self.set)
-            {
+            if let Some(param) = self.source(node) {
                 names.push(format!("`{}`", param.name()));
             }
             open.extend(node.inputs.iter().copied());

@@ -1,6 +1,6 @@
 //! Running programs: upload, one pass, submit, read.
 
-use super::{IN_FLIGHT, Program, Value};
+use super::{IN_FLIGHT, Program, Ready, Value};
 use crate::gpu::{Gpu, Mapped};
 use crate::graph::Spec;
 use crate::{DType, Error, Result};
@@ -27,6 +27,19 @@ impl Readback {
             submission: None,
             run: u64::MAX,
         })
+    }
+}
+
+/// Records dispatches as one compute pass.
+pub(super) fn record_steps(steps: &[Ready], encoder: &mut wgpu::CommandEncoder) {
+    let mut pass = encoder.begin_compute_pass(&Default::default());
+    for step in steps {
+        pass.set_pipeline(&step.pipeline);
+        pass.set_bind_group(0, &step.bind_group, &[]);
+        if !step.immediates.is_empty() {
+            pass.set_immediates(0, &step.immediates);
+        }
+        pass.dispatch_workgroups(step.grid[0], step.grid[1], step.grid[2]);
     }
 }
 
@@ -347,17 +360,7 @@ impl Program {
         for copy in &self.plan.copies_before {
             self.copy(encoder, copy);
         }
-        {
-            let mut pass = encoder.begin_compute_pass(&Default::default());
-            for step in &self.steps {
-                pass.set_pipeline(&step.pipeline);
-                pass.set_bind_group(0, &step.bind_group, &[]);
-                if !step.immediates.is_empty() {
-                    pass.set_immediates(0, &step.immediates);
-                }
-                pass.dispatch_workgroups(step.grid[0], step.grid[1], step.grid[2]);
-            }
-        }
+        record_steps(&self.steps, encoder);
         for copy in &self.plan.copies {
             self.copy(encoder, copy);
         }

@@ -2,8 +2,10 @@
 
 use std::collections::{HashMap, HashSet};
 
+use super::fused::Walk;
 use super::limits::{check_limits, chunk};
-use super::places::{Builder, Place};
+use super::lowering::Draft;
+use super::places::{Builder, Place, Prepared};
 use super::storage;
 use super::units::{Units, View, canonical_updates};
 use super::{ArenaMap, BufferPlan, CopyPlan, Plan, PlanOptions, Role, Slice, Step};
@@ -78,6 +80,7 @@ fn build_once(
         scalar_bytes: 0,
         in_place: HashMap::new(),
         arena_writes: HashMap::new(),
+        prepared: Prepared::default(),
     };
     b.drop_inlined_fills();
     b.place_sources()?;
@@ -147,8 +150,7 @@ fn build_once(
             bytes: storages[s].bytes,
         },
     };
-    let mut steps = Vec::new();
-    for draft in drafts {
+    let step = |draft: Draft| -> (Step, Option<Walk>) {
         let bindings: Vec<(Slice, Access)> = draft
             .bindings
             .iter()
@@ -176,11 +178,25 @@ fn build_once(
             bytes: draft.dispatch.bytes,
             trips: draft.dispatch.trips,
         };
-        match draft.walk {
-            Some(walk) => chunk(step, &walk, profile, &mut steps)?,
-            None => steps.push(step),
+        (step, draft.walk)
+    };
+    let once = std::mem::take(&mut b.prepared.once).into_iter();
+    let once = once.map(|once| Draft {
+        op: once.op,
+        dispatch: once.dispatch,
+        bindings: once.bindings,
+        windows: Vec::new(),
+        walk: None,
+    });
+    let prepared: Vec<Step> = once.map(|draft| step(draft).0).collect();
+    let mut steps = Vec::new();
+    for draft in drafts {
+        match step(draft) {
+            (step, Some(walk)) => chunk(step, &walk, profile, &mut steps)?,
+            (step, None) => steps.push(step),
         }
     }
+    check_limits(&prepared, &b.buffers, profile)?;
     check_limits(&steps, &b.buffers, profile)?;
     let copy = |(from, to): (Place, Place)| CopyPlan {
         from: resolve(from),
@@ -188,6 +204,7 @@ fn build_once(
     };
     Ok(Plan {
         steps,
+        prepared,
         buffers: b.buffers,
         inputs: b.inputs,
         random: b.random,

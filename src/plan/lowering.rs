@@ -7,7 +7,7 @@ use super::units::UnitId;
 use super::{Role, Slice};
 use crate::graph::{Access, Dispatch, Kind, Lower, NodeId, Slot, Spec, ValueId};
 use crate::ops::sum_chunks_apart;
-use crate::{Error, Result};
+use crate::{DType, Error, Result};
 
 /// A dispatch whose bindings are not resolved to buffers yet.
 pub(super) struct Draft {
@@ -87,8 +87,23 @@ impl Builder<'_> {
             )
             .overwriting(overwriting.clone());
             op.lower(&mut cx)?;
-            let (dispatches, sizes) = cx.finish();
+            let (mut dispatches, sizes) = cx.finish();
+            let mut sources = Vec::new();
+            for (i, value) in inputs.iter().enumerate() {
+                let whole = part.reads.get(i).copied().flatten().is_none();
+                // Weights in 16 bits are to save memory: no copies in 32 bits are kept.
+                let kept = part.inputs.get(i).is_some_and(|s| s.dtype != DType::F16);
+                sources.push(self.place(*value).ok().filter(|_| whole && kept));
+            }
+            let prepared = self.prepare(op.name(), &sources, &sizes, &mut dispatches);
             for (k, bytes) in sizes.into_iter().enumerate() {
+                if prepared.contains_key(&k) {
+                    // Keeps the numbers of the others.
+                    if scratch.len() == k {
+                        scratch.push(self.open_storage(4, position, position));
+                    }
+                    continue;
+                }
                 match scratch.get(k) {
                     Some(s) if self.storages[*s].bytes >= bytes => {}
                     Some(_) => scratch[k] = self.open_storage(bytes, position, position),
@@ -107,9 +122,10 @@ impl Builder<'_> {
                         }
                         (Slot::Out(o), None) => (self.place(output(o))?, part.writes.get(o)),
                         (Slot::Out(o), Some(sums)) => (Place::Temp(sums), part.writes.get(o)),
-                        (Slot::Scratch(s), _) => {
-                            (Place::Temp(*scratch.get(s).ok_or_else(bad)?), None)
-                        }
+                        (Slot::Scratch(s), _) => match prepared.get(&s) {
+                            Some(place) => (*place, None),
+                            None => (Place::Temp(*scratch.get(s).ok_or_else(bad)?), None),
+                        },
                     };
                     bindings.push((place, bind.access));
                     windows.push(window.copied().flatten());

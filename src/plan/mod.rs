@@ -9,6 +9,7 @@ mod fused;
 mod limits;
 mod lowering;
 mod places;
+mod prepare;
 mod print;
 mod samples;
 mod spans;
@@ -44,6 +45,9 @@ pub struct PlanOptions {
     pub fuse: bool,
     /// Carry out the graph's assignments; off for programs that only evaluate.
     pub updates: bool,
+    /// Parameters never change: what kernels copy of them into orders of their own is copied
+    /// once, when the program is compiled, and kept. Not together with `updates`.
+    pub prepare: bool,
 }
 
 impl Default for PlanOptions {
@@ -52,6 +56,7 @@ impl Default for PlanOptions {
             reuse: true,
             fuse: true,
             updates: true,
+            prepare: false,
         }
     }
 }
@@ -74,6 +79,8 @@ pub enum Role {
     },
     /// Gradients packed like an arena; zero between them.
     Packed,
+    /// What is computed once, when the program is compiled.
+    Prepared,
     /// Counters that subgroups take their numbers from, zero in the beginning and never
     /// set back: see `shaders/lib/grid.wgsl`.
     Tickets,
@@ -153,6 +160,9 @@ pub struct CopyPlan {
 pub struct Plan {
     /// The dispatches in order.
     pub steps: Vec<Step>,
+    /// Dispatches that depend on parameters alone, carried out once, when the program is
+    /// compiled: see [`PlanOptions::prepare`].
+    pub prepared: Vec<Step>,
     /// The buffers.
     pub buffers: Vec<BufferPlan>,
     /// The inputs in the order of their names' first use.
@@ -182,12 +192,14 @@ pub struct Memory {
     pub arenas: u64,
     /// Inputs, constants and counters.
     pub inputs: u64,
+    /// What was computed from parameters once and is kept.
+    pub prepared: u64,
 }
 
 impl Memory {
     /// All of it.
     pub fn total(&self) -> u64 {
-        self.temporary + self.gradients + self.arenas + self.inputs
+        self.temporary + self.gradients + self.arenas + self.inputs + self.prepared
     }
 }
 
@@ -223,6 +235,7 @@ impl Plan {
                 Role::Temporary => memory.temporary += buffer.bytes,
                 Role::Packed => memory.gradients += buffer.bytes,
                 Role::Arena { .. } => memory.arenas += buffer.bytes,
+                Role::Prepared => memory.prepared += buffer.bytes,
                 Role::Inputs | Role::Constants | Role::Tickets => memory.inputs += buffer.bytes,
             }
         }

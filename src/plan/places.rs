@@ -8,7 +8,7 @@ use super::storage::Storage;
 use super::units::{UnitId, Units, View, is_scalar_input};
 use super::{ArenaMap, BufferPlan, InputPlan, PlanOptions, Role, Slice};
 use crate::device::DeviceProfile;
-use crate::graph::{Kind, NodeId, Source, ValueId};
+use crate::graph::{Access, Dispatch, Kind, NodeId, Source, ValueId};
 use crate::{DType, Error, Result};
 
 /// Slots in shared buffers start at multiples of this: the largest offset
@@ -24,6 +24,20 @@ pub(super) enum Place {
     /// A storage that the colouring assigns a buffer to.
     Temp(usize),
     Fixed(Slice),
+}
+
+/// A dispatch that is carried out once, when the program is compiled.
+pub(super) struct Once {
+    pub(super) op: String,
+    pub(super) dispatch: Dispatch,
+    pub(super) bindings: Vec<(Place, Access)>,
+}
+
+/// All of these, and where the results of equal ones lie.
+#[derive(Default)]
+pub(super) struct Prepared {
+    pub(super) once: Vec<Once>,
+    pub(super) found: HashMap<String, Vec<Slice>>,
 }
 
 pub(super) struct Builder<'a> {
@@ -46,6 +60,7 @@ pub(super) struct Builder<'a> {
     pub(super) in_place: HashMap<ValueId, ValueId>,
     /// Per unit, the arena buffers that it writes into.
     pub(super) arena_writes: HashMap<UnitId, Vec<usize>>,
+    pub(super) prepared: Prepared,
 }
 
 impl Builder<'_> {

@@ -12,7 +12,9 @@ impl fmt::Display for Plan {
             "{:>4}  {:<28} {:<22} {:>16} {:>9} {:>10} {:>10}  bindings",
             "step", "op", "kernel", "grid", "flops", "bytes", "args"
         )?;
-        for (i, step) in self.steps.iter().enumerate() {
+        let once = self.prepared.iter().map(|step| ("once".to_string(), step));
+        let always = self.steps.iter().enumerate();
+        for (i, step) in once.chain(always.map(|(i, step)| (i.to_string(), step))) {
             let kernel = match step.variant.is_empty() {
                 true => step.kernel.clone(),
                 false => format!("{} [{}]", step.kernel, step.variant),
@@ -54,6 +56,7 @@ impl fmt::Display for Plan {
                 Role::Constants => "constants".into(),
                 Role::Arena { index, .. } => format!("arena {index}"),
                 Role::Packed => "packed gradients".to_string(),
+                Role::Prepared => "prepared".to_string(),
                 Role::Tickets => "tickets".to_string(),
             };
             writeln!(f, "b{i}: {} {role}", scaled(buffer.bytes))?;
@@ -61,7 +64,7 @@ impl fmt::Display for Plan {
         let memory = self.memory();
         write!(
             f,
-            "{} dispatches, {} flops, {} bytes: temporaries {} (without sharing {}), gradients {}, parameters and states {}, inputs {}",
+            "{} dispatches, {} flops, {} bytes: temporaries {} (without sharing {}), gradients {}, parameters and states {}, inputs {}, prepared {}",
             self.steps.len(),
             scaled(self.flops()),
             scaled(memory.total()),
@@ -70,6 +73,7 @@ impl fmt::Display for Plan {
             scaled(memory.gradients),
             scaled(memory.arenas),
             scaled(memory.inputs),
+            scaled(memory.prepared),
         )
     }
 }

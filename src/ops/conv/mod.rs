@@ -6,7 +6,7 @@ mod conv1d;
 pub(in crate::ops) mod conv2d;
 mod depthwise;
 mod direct;
-mod input;
+pub(in crate::ops) mod input;
 mod pack;
 mod packed;
 mod product;
