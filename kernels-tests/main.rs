@@ -26,6 +26,7 @@ mod glow;
 mod glow_reference;
 mod half;
 mod images;
+mod inference;
 mod inv1x1;
 mod large;
 mod large_autoencoders;

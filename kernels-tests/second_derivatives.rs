@@ -662,6 +662,7 @@ const EXCEPTIONS: &[(&str, &[&str])] = &[
             "equal",
             "to_f32",
             "to_u32",
+            "pixels",
             "argmax",
             "argmin",
             "codebook_nearest",

@@ -2,7 +2,7 @@
 
 use flowgrad::ops::{
     Activation, Categorical, ConvParams, ConvTransposeParams, CouplingMask, CouplingParams,
-    CouplingScale, CrossEntropy, GridPadding, Plu, PoolParams, SplineParams,
+    CouplingScale, CrossEntropy, GridPadding, PixelFormat, Plu, PoolParams, SplineParams,
 };
 use flowgrad::{Graph, Tensor, tape};
 
@@ -474,6 +474,19 @@ fn pictures(cases: &mut Vec<Case>) {
                 vec![x[0].grid_sample(&grid, padding)]
             },
             true,
+        ));
+    }
+    for format in [
+        PixelFormat::rgb([5, 3]).imagenet(),
+        PixelFormat::rgba([2, 3]),
+        PixelFormat::grey([3, 5]),
+    ] {
+        let words = Data::below([format.words(3)], 2, 1 << 31);
+        cases.push(build_case(
+            &format!("bytes {format:?}"),
+            &[words],
+            |_, x| vec![x[0].pixels(3, &format)],
+            false,
         ));
     }
     // So many places that they are taken in turns.

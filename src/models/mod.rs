@@ -4,6 +4,7 @@
 mod autoencoder;
 mod dcgan;
 mod flow;
+mod inference;
 mod resnet;
 
 pub use autoencoder::{
@@ -16,6 +17,7 @@ pub use flow::{
     Glow, GlowConfig, GlowConvention, ImageFlow, Mixing, Nice, NiceConfig, NicePrior, RealNvp,
     RealNvpConfig, VectorCoupling, VectorFlowConfig, vector_flow,
 };
+pub use inference::Inference;
 pub use resnet::{
     ResNet, ResNetBlock, ResNetConfig, ResNetNames, ResNetShortcut, ResNetStem, WideResNet,
     WideResNetConfig,

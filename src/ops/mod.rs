@@ -27,7 +27,7 @@ pub use categorical::Categorical;
 pub use conv::{Conv1dParams, ConvParams, ConvTransposeParams};
 pub use flow::{CouplingMask, CouplingParams, CouplingScale, RawLayout, SplineParams};
 pub(crate) use gradient::{segment, stand_in};
-pub use image::GridPadding;
+pub use image::{GridPadding, PixelFormat};
 pub(crate) use linalg::factor;
 pub use linalg::{LuFactors, Plu, Triangular};
 pub use loss::{CrossEntropy, LossReduction};
