@@ -10,14 +10,16 @@ use std::process::{Child, Command, Stdio};
 use std::time::Instant;
 
 use clap::Parser;
+use common::networks::{self, Model};
 use common::tokenize::{Coder, Picture};
 use common::vqvae::{Digits, Setup, run};
 use common::{CommonArgs, Outcome, Progress, Report, Run, every, never};
 use flowgrad::data::ImageSet;
 use flowgrad::exec::Storage;
-use flowgrad::models::{DvaeConfig, Tiling, VqVae};
+use flowgrad::models::{DvaeConfig, Inference, ResNet, ResNetConfig, Tiling, VqVae};
 use flowgrad::nn::{Layer, Linear, Mode};
 use flowgrad::optim::{Adam, Optimizer};
+use flowgrad::params::Precision;
 use flowgrad::{Gpu, Graph, Init, Params, Program};
 
 #[derive(Parser)]
@@ -416,4 +418,46 @@ fn tiles_of_pictures_are_parts_of_the_whole() {
     assert!((10 + head).is_multiple_of(64));
     assert_eq!(npy.len(), 10 + head + 4 * 4 * 22);
     assert!(String::from_utf8_lossy(&npy[10..10 + head]).contains("'shape': (4, 22)"));
+}
+
+/// A file of a network whose names begin with `module.`, and a picture: what the example
+/// makes of them is what the network gives.
+#[test]
+fn pictures_are_classified_by_somebodys_weights() {
+    let folder = Folder::new("classify");
+    let (file, weights) = (folder.0.join("x.png"), folder.0.join("w.safetensors"));
+    let colours: Vec<u8> = (0..3 * 32 * 32u32).map(|i| (i * 97 % 251) as u8).collect();
+    let picture = image::RgbImage::from_raw(32, 32, colours.clone()).expect("a picture");
+    common::picture::save(&picture, &file).expect("a file");
+    let gpu = Gpu::new().expect("an adapter");
+    let params = Params::new(3);
+    let config = ResNetConfig {
+        classes: 7,
+        ..ResNetConfig::cifar(20).expect("a shape")
+    };
+    let net = ResNet::new(&params.scope("module"), config).expect("a network");
+    params.save(&weights, Precision::F32).expect("a file");
+    let load = |model| networks::loaded(&gpu, model, &weights, &file, |format| format);
+    let mut ready = load(Model::Cifar20).expect("a network");
+    assert_eq!(ready.picture, colours);
+    let got = ready.inference.run(&ready.picture).expect("logits");
+    let format = ready.inference.format().clone();
+    let direct = Inference::new(&gpu, &params, format, move |x| net.forward(x, Mode::Eval));
+    assert_eq!(got.len(), 7);
+    assert_eq!(got, direct.expect("it").run(&colours).expect("logits"));
+    // Weights of another network.
+    assert!(load(Model::Preact18).is_err());
+}
+
+#[test]
+fn digits_are_learnt_where_there_are_no_weights() {
+    let gpu = Gpu::new().expect("an adapter");
+    let mut ready = networks::learnt(&gpu, 0, 30, None).expect("a network");
+    // A tenth would be chance.
+    let accuracy = ready.accuracy.expect("a share");
+    assert!(accuracy > 0.5, "{accuracy}");
+    assert_eq!(
+        ready.inference.run(&ready.picture).expect("logits").len(),
+        10
+    );
 }

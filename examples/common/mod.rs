@@ -10,6 +10,7 @@ pub mod evaluation;
 pub mod flows;
 pub mod images;
 pub mod interrupt;
+pub mod networks;
 pub mod picture;
 pub mod plot;
 pub mod progress;
