@@ -67,7 +67,7 @@ impl Tile {
         // some compilers a minute.
         let wide = parts.iter().map(|p| p.channels_out).max().unwrap_or(1);
         let many = match even_tile(wide, 32) {
-            0..=8 => 16,
+            0..=16 => 16,
             _ => 8,
         };
         let sizes = [(32, many), (32, 4), (16, 4), (8, 4), (8, 2)];
