@@ -8,19 +8,20 @@ mod common;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Instant;
 
 use clap::{Parser, ValueEnum};
 use common::Outcome;
 use flowgrad::device::Roof;
-use flowgrad::exec::Profile;
+use flowgrad::exec::{FreezeOptions, Storage};
 use flowgrad::flow::Context;
 use flowgrad::models::{Glow, GlowConfig, ResNet, ResNetConfig, VqVae};
 use flowgrad::nn::{Layer, Mode};
 use flowgrad::ops::fold_batch_norms;
 use flowgrad::optim::{Adam, Optimizer};
-use flowgrad::{Gpu, GpuOptions, Graph, Params, Tensor};
+use flowgrad::{Gpu, GpuOptions, Graph, Params, Program, Tensor};
 
-/// Profiles a step of a model on random images: training, or inference of ResNet-18.
+/// Profiles a step of a model on random images: training, or inference of a ResNet.
 #[derive(Parser)]
 struct Args {
     /// Whose step
@@ -35,6 +36,9 @@ struct Args {
     /// Use the adapter whose name contains this (see the example `doctor`)
     #[arg(long, value_name = "NAME")]
     adapter: Option<String>,
+    /// Keep the weights as 16-bit floats, for inference
+    #[arg(long)]
+    f16: bool,
     /// Directory for the trace
     #[arg(long, value_name = "DIR", default_value = "out/profile")]
     out: PathBuf,
@@ -55,6 +59,8 @@ enum Model {
     GlowMnist,
     /// Inference of ResNet-18 on 32x32 images, batch norms folded
     Resnet,
+    /// Inference of ResNet-50 on 224x224 images, likewise
+    Resnet50,
 }
 
 fn main() -> ExitCode {
@@ -70,7 +76,12 @@ fn run() -> Outcome {
     })?;
     let roof = Roof::measure(&gpu)?;
     let busy = common::Busy::new("building and profiling the step");
-    let profile = profile(&gpu, &args)?;
+    let start = Instant::now();
+    let mut program = program(&gpu, &args)?;
+    program.run(&[])?;
+    let first = start.elapsed().as_secs_f64();
+    let profile = program.profile(&[], args.runs.max(1))?;
+    let memory = program.plan().memory();
     drop(busy);
     let file = args.out.join("trace.json");
     common::write_file(&file, profile.chrome_trace(Some(&roof)).as_bytes())?;
@@ -92,8 +103,31 @@ fn run() -> Outcome {
     let head = ["kernel", "dispatches", "ms", "share"];
     common::report::print(&format!("\n{}", common::report::columns(&head, &rows)));
     let mut report = common::Report::new();
+    let flops = program.plan().flops() as f64 / profile.seconds();
     report
         .row("trace", file.display())
+        .row(
+            "first result",
+            format!("after {}", common::report::seconds(first)),
+        )
+        .row(
+            "memory",
+            format!(
+                "{:.1} MiB planned",
+                memory.total() as f64 / (1 << 20) as f64
+            ),
+        )
+        .row(
+            "rate",
+            format!(
+                "{:.2} GFLOP/s, {:.0} % of the roof of arithmetic",
+                flops / 1e9,
+                100.0 * flops / roof.flops
+            ),
+        )
+        .figure("first_seconds", first)
+        .figure("bytes", memory.total())
+        .figure("gflops", flops / 1e9)
         .figure("trace", file.display().to_string())
         .figure("step_ms", profile.seconds() * 1e3)
         .figure("dispatches", profile.rows.len())
@@ -104,9 +138,9 @@ fn run() -> Outcome {
     Ok(())
 }
 
-/// Compiles the model's step and profiles it. The images are drawn on the device:
+/// Compiles the model's step. The images are drawn on the device:
 /// nothing is uploaded that a step waits for.
-fn profile(gpu: &Gpu, args: &Args) -> Outcome<Profile> {
+fn program(gpu: &Gpu, args: &Args) -> Outcome<Program> {
     let params = Params::new(0);
     let graph = Graph::new();
     let images = |channels: usize, side: usize| {
@@ -126,17 +160,22 @@ fn profile(gpu: &Gpu, args: &Args) -> Outcome<Profile> {
         Model::Vqvae => vqvae(VqVae::mnist(&params, 0.0949)?, 28),
         Model::Glow => glow(GlowConfig::digits())?,
         Model::GlowMnist => glow(GlowConfig::mnist())?,
-        Model::Resnet => {
-            let net = ResNet::new(&params, ResNetConfig::resnet18_cifar())?;
-            let logits = net.forward(&images(3, 32), Mode::Eval);
+        Model::Resnet | Model::Resnet50 => {
+            let (config, side) = match args.model {
+                Model::Resnet50 => (ResNetConfig::resnet50(), 224),
+                _ => (ResNetConfig::resnet18_cifar(), 32),
+            };
+            let net = ResNet::new(&params, config)?;
+            let logits = net.forward(&images(3, side), Mode::Eval);
             let folded = fold_batch_norms(&[&logits])?;
-            let mut program = graph.compile_frozen(gpu, &params, &[&folded[0]])?;
-            return Ok(program.profile(&[], args.runs.max(1))?);
+            let weights = if args.f16 { Storage::F16 } else { Storage::F32 };
+            let options = FreezeOptions { weights };
+            return Ok(graph.compile_frozen_with(gpu, &params, &[&folded[0]], &options)?);
         }
     };
     let optimizer = Optimizer::new(&params, Adam::default())?;
     optimizer.minimize(&loss)?;
     let mut program = graph.compile(gpu, &params, &[&loss])?;
     program.set_scalars(&optimizer.inputs(0))?;
-    Ok(program.profile(&[], args.runs.max(1))?)
+    Ok(program)
 }
