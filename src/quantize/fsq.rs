@@ -1,5 +1,9 @@
 //! Finite scalar quantisation: every channel is rounded to one of a few levels.
 
+use super::lfq::{digits, in_range};
+use super::output::{Quantized, Quantizer, check_u32};
+use super::rows::{Rows, from_rows};
+use crate::nn::Mode;
 use crate::{Error, Result, Tensor};
 
 /// Where the bounding `tanh` is shifted so that an even number of levels is used
@@ -142,5 +146,44 @@ impl Fsq {
             ));
         }
         Ok(())
+    }
+}
+
+impl Quantizer for Fsq {
+    fn width(&self) -> usize {
+        self.levels.len()
+    }
+
+    fn codes(&self) -> usize {
+        Fsq::codes(self)
+    }
+
+    /// [`Fsq::forward`] of vectors in an image's layout; there is no loss.
+    #[track_caller]
+    fn forward_masked(&self, x: &Tensor, valid: Option<&Tensor>, _: Mode) -> Quantized {
+        let rows = match Rows::new("Fsq", x, self.levels.len(), valid) {
+            Ok(rows) => rows,
+            Err(e) => return Quantized::poisoned(x.graph(), e),
+        };
+        let out = Fsq::forward(self, &rows.rows);
+        let indices = rows.mask_indices(&out.indices, Fsq::codes(self));
+        Quantized::plain(&rows, &out.quantized, &indices, Fsq::codes(self))
+    }
+
+    #[track_caller]
+    fn decode(&self, indices: &Tensor) -> Tensor {
+        let checked = indices.check();
+        if let Err(e) = checked.and_then(|()| check_u32("Fsq::decode", indices)) {
+            return indices.graph().poisoned(e);
+        }
+        let middle = self.channels(indices, |l| (l / 2) as f64);
+        let codes = digits(indices, &self.levels, false)
+            .sub(&middle)
+            .div(&middle);
+        let there = in_range(indices, Fsq::codes(self));
+        from_rows(
+            &there.select(&codes, &codes.zeros_like()),
+            indices.shape().dims(),
+        )
     }
 }

@@ -1,9 +1,12 @@
 //! The vector quantiser as a layer with parameters and states.
 
 use super::k_means;
-use super::rows::{Metric, Quantized, ema_update, from_rows, to_rows, vector_quantize};
+use super::nearest::{Estimator, Metric, ema_update, quantize_rows};
+use super::output::{Quantized, Quantizer, check_u32};
+use super::reset::{fresh_size, samples, unused};
+use super::rows::{Rows, from_rows, normalized, to_rows};
 use crate::nn::Mode;
-use crate::{Error, Graph, Init, Param, Params, Result, Tensor};
+use crate::{Error, Init, Param, Params, Result, Tensor};
 
 /// How a codebook learns.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -31,6 +34,8 @@ pub struct VqConfig {
     pub beta: f32,
     /// How vectors are compared with codes.
     pub metric: Metric,
+    /// How gradients pass the quantiser.
+    pub estimator: Estimator,
     /// How the codebook learns.
     pub update: CodebookUpdate,
     /// In training with moving averages, codes whose average count of vectors per batch
@@ -46,13 +51,15 @@ pub struct VqConfig {
 }
 
 impl VqConfig {
-    /// Euclidean distance, trained by gradient, `beta` 0.25, no reset.
+    /// Euclidean distance, straight-through gradients, a codebook trained by gradient, `beta`
+    /// 0.25, no reset.
     pub fn new(codes: usize, dim: usize) -> Self {
         VqConfig {
             codes,
             dim,
             beta: 0.25,
             metric: Metric::Euclidean,
+            estimator: Estimator::StraightThrough,
             update: CodebookUpdate::Gradient,
             reset_below: None,
             init: None,
@@ -115,12 +122,6 @@ pub struct VectorQuantizer {
     embed_sum: Option<Param>,
 }
 
-/// The average count that a code starts with, or that it gets by a reset: at least
-/// the threshold, or it would be reset again at once.
-fn fresh_size(threshold: f32) -> f32 {
-    threshold.max(1.0)
-}
-
 impl VectorQuantizer {
     /// Adds the codebook to `params`. Errors: see [`Params::add`]; numbers in `config`
     /// out of their ranges.
@@ -176,28 +177,21 @@ impl VectorQuantizer {
     /// `beta`. Error: `x` has other channels than the codebook.
     #[track_caller]
     pub fn forward(&self, x: &Tensor, mode: Mode) -> Quantized {
-        let graph = x.graph();
-        let averaged = self.embed_sum.is_some();
-        let mut codebook = self.codebook.on(graph);
-        if averaged {
-            codebook = codebook.stop_gradient();
-        }
-        let mut out = vector_quantize(x, &codebook, self.config.metric, self.config.beta);
-        if averaged {
-            out.loss = out.commitment_loss.mul_scalar(self.config.beta);
-        }
-        if mode == Mode::Train && out.quantized.check().is_ok() {
-            self.track(x, &out);
-        }
-        out
+        self.forward_masked(x, None, mode)
     }
 
     /// Appends the updates of the moving averages.
     #[track_caller]
-    fn track(&self, x: &Tensor, out: &Quantized) {
-        let graph = x.graph();
+    fn track(&self, rows: &Rows, out: &Quantized) {
+        let graph = out.counts.graph();
         let Some(size) = &self.cluster_size else {
             return;
+        };
+        // A batch of padding alone changes nothing.
+        let any = rows.valid.as_ref().map(|v| v.max(&[], false));
+        let kept = |new: Tensor, old: &Tensor| match &any {
+            Some(any) => any.select(&new, old),
+            None => new,
         };
         // A quantiser used twice in one graph learns from both batches, one after the other.
         let size_state = size.on(graph);
@@ -207,18 +201,20 @@ impl VectorQuantizer {
         else {
             let moved = old_size.mul_scalar(1.0 - USAGE_SHARE);
             let moved = moved.add(&out.counts.mul_scalar(USAGE_SHARE));
-            graph.update(&size_state, |_| moved);
+            graph.update(&size_state, |_| kept(moved, &old_size));
             return;
         };
-        let rows = to_rows(x);
-        let sum_state = sum.on(graph);
-        let old_sum = graph.newest(&sum_state);
-        let new = ema_update(&rows, &out.indices, &old_size, &old_sum, decay, eps);
-        let (mut size, mut sums, mut codebook) = (new.cluster_size, new.embed_sum, new.codebook);
+        let vectors = self.compared(rows);
+        let (sum_state, codebook_state) = (sum.on(graph), self.codebook.on(graph));
+        let (old_sum, old_codebook) = (graph.newest(&sum_state), graph.newest(&codebook_state));
+        let new = ema_update(&vectors.rows, &out.indices, &old_size, &old_sum, decay, eps);
+        let mut size = kept(new.cluster_size, &old_size);
+        let mut sums = kept(new.embed_sum, &old_sum);
+        let mut codebook = kept(new.codebook, &old_codebook);
         if let Some(threshold) = self.config.reset_below {
             let fresh = fresh_size(threshold);
-            let unused = unused(&size, threshold);
-            let samples = samples(&rows, self.config.codes);
+            let unused = unused(rows, &size, threshold);
+            let samples = samples(&vectors, self.config.codes);
             let column = unused.reshape([self.config.codes, 1]);
             sums = column.select(&samples.mul_scalar(fresh), &sums);
             codebook = column.select(&samples, &codebook);
@@ -226,7 +222,18 @@ impl VectorQuantizer {
         }
         graph.update(&size_state, |_| size);
         graph.update(&sum_state, |_| sums);
-        graph.update(&self.codebook.on(graph), |_| codebook);
+        graph.update(&codebook_state, |_| codebook);
+    }
+
+    /// The vectors as they are compared with codes: of length 1 by cosine.
+    fn compared(&self, rows: &Rows) -> Rows {
+        match self.config.metric {
+            Metric::Euclidean => rows.clone(),
+            Metric::Cosine => Rows {
+                rows: normalized(&rows.rows),
+                ..rows.clone()
+            },
+        }
     }
 
     /// Appends to `x`'s graph: when the program has run, codes that few vectors took
@@ -244,8 +251,12 @@ impl VectorQuantizer {
             ));
         };
         let (size, codebook) = (size.on(graph), self.codebook.on(graph));
-        let unused = unused(&size, threshold);
-        let samples = samples(&to_rows(x), self.config.codes);
+        let rows = match Rows::new("reset_unused", x, self.config.dim, None) {
+            Ok(rows) => rows,
+            Err(e) => return graph.poisoned(e),
+        };
+        let unused = unused(&rows, &size, threshold);
+        let samples = samples(&self.compared(&rows), self.config.codes);
         let fresh = fresh_size(threshold);
         let column = unused.reshape([self.config.codes, 1]);
         if let Some(sum) = &self.embed_sum {
@@ -262,22 +273,25 @@ impl VectorQuantizer {
     /// have length 1, as in [`VectorQuantizer::forward`].
     #[track_caller]
     pub fn lookup(&self, indices: &Tensor) -> Tensor {
-        let mut codebook = self.codebook.on(indices.graph());
-        if self.config.metric == Metric::Cosine {
-            codebook = super::rows::normalized(&codebook);
+        let codebook = self.codebook.on(indices.graph());
+        match self.config.metric {
+            Metric::Euclidean => look_up(&codebook, indices),
+            Metric::Cosine => look_up(&normalized(&codebook), indices),
         }
-        let flat = indices.reshape([indices.numel()]);
-        let rows = codebook.gather_rows(&flat);
-        if rows.check().is_err() {
-            return rows;
-        }
-        from_rows(&rows, indices.shape().dims())
     }
 
-    /// Starts the codebook with the centres of `rows` (encoder outputs `[M, D]`
-    /// row-major, as from one first batch): ten iterations of k-means. Errors: see
-    /// [`k_means`].
+    /// [`Quantizer::start_from`]: ten iterations of k-means, by cosine of vectors brought
+    /// to length 1.
     pub fn start_from(&self, rows: &[f32], seed: u64) -> Result<()> {
+        let unit;
+        let mut rows = rows;
+        if self.config.metric == Metric::Cosine {
+            unit = rows
+                .chunks(self.config.dim)
+                .flat_map(unit_row)
+                .collect::<Vec<f32>>();
+            rows = &unit;
+        }
         let centres = k_means(rows, self.config.dim, self.config.codes, 10, seed)?;
         self.codebook.set(&centres)?;
         let size = fresh_size(self.config.reset_below.unwrap_or(0.0));
@@ -298,33 +312,70 @@ impl VectorQuantizer {
     }
 }
 
+impl Quantizer for VectorQuantizer {
+    fn width(&self) -> usize {
+        self.config.dim
+    }
+
+    fn codes(&self) -> usize {
+        self.config.codes
+    }
+
+    #[track_caller]
+    fn forward_masked(&self, x: &Tensor, valid: Option<&Tensor>, mode: Mode) -> Quantized {
+        let graph = x.graph();
+        let rows = match Rows::new("VectorQuantizer", x, self.config.dim, valid) {
+            Ok(rows) => rows,
+            Err(e) => return Quantized::poisoned(graph, e),
+        };
+        let averaged = self.embed_sum.is_some();
+        let mut codebook = self.codebook.on(graph);
+        if averaged {
+            codebook = codebook.stop_gradient();
+        }
+        let VqConfig {
+            metric,
+            estimator,
+            beta,
+            ..
+        } = self.config;
+        let mut out = quantize_rows(&rows, &codebook, metric, estimator, beta);
+        if averaged {
+            out.loss = out.commitment_loss.mul_scalar(beta);
+        }
+        if mode == Mode::Train && out.quantized.check().is_ok() {
+            self.track(&rows, &out);
+        }
+        out
+    }
+
+    #[track_caller]
+    fn decode(&self, indices: &Tensor) -> Tensor {
+        self.lookup(indices)
+    }
+
+    fn start_from(&self, rows: &[f32], seed: u64) -> Result<()> {
+        VectorQuantizer::start_from(self, rows, seed)
+    }
+}
+
+/// The rows of `codebook` at `indices` `[M]` or `[N, ..]`, as `[M, D]` or `[N, D, ..]`.
+#[track_caller]
+pub(super) fn look_up(codebook: &Tensor, indices: &Tensor) -> Tensor {
+    if let Err(e) = indices.check().and_then(|()| check_u32("decode", indices)) {
+        return indices.graph().poisoned(e);
+    }
+    let rows = codebook.gather_rows(&indices.reshape([indices.numel()]));
+    from_rows(&rows, indices.shape().dims())
+}
+
+fn unit_row(row: &[f32]) -> Vec<f32> {
+    let square: f64 = row.iter().map(|v| f64::from(*v).powi(2)).sum();
+    let length = square.sqrt().max(1e-12);
+    row.iter()
+        .map(|v| (f64::from(*v) / length) as f32)
+        .collect()
+}
+
 /// A batch's share of the average usage where the codebook itself is not averaged.
 const USAGE_SHARE: f32 = 0.01;
-
-/// 1 where a code's average count is below `threshold`.
-#[track_caller]
-fn unused(size: &Tensor, threshold: f32) -> Tensor {
-    size.less(&size.full_like(threshold))
-}
-
-/// One row for each code, spread over all rows by the golden ratio (a fixed stride
-/// would meet the same corner of every image) and others in every run.
-#[track_caller]
-fn samples(rows: &Tensor, codes: usize) -> Tensor {
-    let graph: &Graph = rows.graph();
-    let count = rows.dim(0) as f32;
-    let first: Vec<f32> = (1..=codes)
-        .map(|k| ((k as f64 * 0.618_033_988_7).fract() * f64::from(count)).floor() as f32)
-        .collect();
-    // Whole numbers below 2^24 are exact in f32; the selects undo a quotient that was
-    // rounded across a whole number.
-    let run = graph.random_state().slice(0, 2, 1).to_f32();
-    let x = graph.constant([codes], &first).add(&run.mul_scalar(37.0));
-    let r = x.sub(&x.mul_scalar(1.0 / count).floor().mul_scalar(count));
-    let r = r.less(&r.zeros_like()).select(&r.add_scalar(count), &r);
-    let r = r
-        .less(&r.full_like(count))
-        .select(&r, &r.add_scalar(-count));
-    let picks = r.clamp(0.0, count - 1.0).to_u32();
-    rows.stop_gradient().gather_rows(&picks)
-}
