@@ -229,10 +229,7 @@ impl VectorQuantizer {
     fn compared(&self, rows: &Rows) -> Rows {
         match self.config.metric {
             Metric::Euclidean => rows.clone(),
-            Metric::Cosine => Rows {
-                rows: normalized(&rows.rows),
-                ..rows.clone()
-            },
+            Metric::Cosine => rows.with(normalized(&rows.rows)),
         }
     }
 

@@ -161,7 +161,7 @@ impl Quantizer for Residual {
         if let Err(e) = check_books("Residual::decode", indices, given) {
             return indices.graph().poisoned(e);
         }
-        let codes = |i| self.stages[i].lookup(&books_of(indices, i, 1));
+        let codes = |i: usize| self.stages[i].lookup(&books_of(indices, i, 1));
         (1..given).fold(codes(0), |sum, i| sum.add(&codes(i)))
     }
 

@@ -63,6 +63,14 @@ impl Rows {
         &self.places
     }
 
+    /// Other vectors in the same places, `[M, D']`.
+    pub fn with(&self, rows: Tensor) -> Self {
+        Rows {
+            rows,
+            ..self.clone()
+        }
+    }
+
     /// The number of rows.
     pub fn count(&self) -> usize {
         self.rows.dim(0)
