@@ -43,13 +43,13 @@ impl Estimator {
 ///
 /// With `a = e / |e|`, `b = q / |q|` and `r = (a + b) / |a + b|` that map is
 /// `x -> |q| / |e| (x - 2 r (r . x) + 2 b (a . x))`, a rotation in the plane of both
-/// and a change of length; `e` and `q` in it are constants. Lengths below 1e-6 count as
-/// 1e-6, so a row of zeros passes on nearly nothing and opposite vectors, which no
-/// single rotation joins, are reflected.
+/// and a change of length; `e` and `q` in it are constants. Opposite vectors, which no single
+/// rotation joins, are reflected. A row shorter than 1e-6 has no direction to speak of and
+/// keeps its length, or what it passes on would grow without bound.
 #[track_caller]
 pub fn rotate_to(rows: &Tensor, codes: &Tensor) -> Tensor {
     let (e, q) = (rows.stop_gradient(), codes.stop_gradient());
-    let least = 1e-12;
+    let least: f32 = 1e-12;
     let inverse = |v: &Tensor| {
         let square = v.square().sum(&[-1], true);
         square.clamp(least, f32::MAX).rsqrt()
@@ -62,10 +62,11 @@ pub fn rotate_to(rows: &Tensor, codes: &Tensor) -> Tensor {
     let turned = rows
         .sub(&r.mul(&along(&r, rows)).mul_scalar(2.0))
         .add(&b.mul(&along(&a, rows)).mul_scalar(2.0));
+    let short = length(&e).less(&length(&e).full_like(least.sqrt()));
+    let stretch = length(&q).mul(&inverse(&e));
+    let stretch = short.select(&stretch.full_like(1.0), &stretch);
     // The map's value is the code but for rounding.
-    turned
-        .mul(&length(&q).mul(&inverse(&e)))
-        .straight_through(&q)
+    turned.mul(&stretch).straight_through(&q)
 }
 
 /// Quantises `x`, `[M, D]` or `[N, D, ..]`, with `codebook` `[K, D]`, gradients straight
