@@ -2,6 +2,7 @@
 //! with the rounded weights, and frozen programs stay within the stated bound of the
 //! unrounded ones at half the memory.
 
+use flowgrad::device::DeviceClass;
 use flowgrad::models::{ResNet, ResNetConfig, ResNetStem, VqVae};
 use flowgrad::nn::{Layer, Mode};
 use flowgrad::ops::{Activation, ConvParams, ConvTransposeParams, fold_batch_norms};
@@ -236,6 +237,67 @@ fn a_residual_network_in_halves() {
     }
     let again = programs[0].run(&feed).unwrap();
     assert_eq!(first.bits(0), again.bits(0));
+}
+
+/// Kernels that copy their weights first copy them in 16 bits: with weights that 16 bits hold,
+/// small ones too, nothing changes in any bit.
+#[test]
+fn copies_of_weights_are_exact() {
+    let same = ConvParams {
+        padding: [1; 4],
+        ..ConvParams::default()
+    };
+    let params = Params::new(8);
+    let mut numbers = Numbers::new(5);
+    let mut weight = |name: &str, shape: &[usize]| {
+        let param = params.add(name, shape, Init::Zeros).unwrap();
+        let values: Vec<f32> = (0..param.shape().numel())
+            .map(|i| rounded(numbers.uniform(-1.0, 1.0) * [1.0, 1e-3, 1e-6][i % 3]))
+            .collect();
+        param.set(&values).unwrap();
+        param
+    };
+    let (few, many) = (
+        weight("few", &[12, 3, 3, 3]),
+        weight("many", &[64, 24, 3, 3]),
+    );
+    let odd = weight("odd", &[267, 259]);
+    let graph = Graph::new();
+    let x = graph.input("x", [2, 3, 16, 24]);
+    let z = graph.input("z", [260, 267]);
+    let up = x.conv2d(&few.on(&graph), None, &same);
+    let up = Tensor::concat(&[&up, &up.neg()], 1);
+    let wanted = [
+        up.conv2d(&many.on(&graph), None, &same),
+        z.matmul(&odd.on(&graph)),
+    ];
+    let wanted: Vec<&Tensor> = wanted.iter().collect();
+    let mut programs = both(&graph, &params, &wanted);
+    let kernels = |p: &Program| -> Vec<String> {
+        let all = p.plan().prepared.iter().chain(&p.plan().steps);
+        all.map(|s| s.kernel.clone()).collect()
+    };
+    assert_eq!(kernels(&programs[0]), kernels(&programs[1]));
+    let [x, z] = [x.numel(), z.numel()]
+        .map(|n| -> Vec<f32> { (0..n).map(|_| numbers.uniform(-1.0, 1.0)).collect() });
+    let feed = [("x", Value::F32(&x)), ("z", Value::F32(&z))];
+    let [half, full] = programs.each_mut().map(|p| p.run(&feed).unwrap());
+    for output in 0..2 {
+        assert!(half.bits(output) == full.bits(output), "output {output}");
+    }
+    if gpu().profile().class == DeviceClass::Software && gpu().profile().subgroup_size.is_some() {
+        let found = kernels(&programs[0]);
+        for kernel in [
+            "conv2d_shuffle",
+            "conv2d_rows",
+            "matmul_packed",
+            "matmul_pack",
+        ] {
+            assert!(found.iter().any(|k| k == kernel), "{kernel} of {found:?}");
+        }
+        let [half, full] = programs.each_ref().map(|p| p.plan().memory().prepared);
+        assert_eq!(2 * half, full);
+    }
 }
 
 #[test]

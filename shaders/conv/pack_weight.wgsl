@@ -6,6 +6,7 @@
 // With FOLD > 1 the taps of a kernel row count as channels, c * FOLD + k, and taps_x is 1.
 // The outputs of WIDTH times LANES are in an order in which every lane finds its WIDTH
 // next to each other.
+// Weights in 16 bits stay so: then packed is of HalfQuad.
 // Grid: flat, one invocation per vec4. Caller: ops/conv/pack.rs
 #import grid
 #import divide
@@ -30,12 +31,21 @@ struct Args {
 #args
 
 @group(0) @binding(0) var<storage, read> w: array<${TYPE_W}>;
+#if HALF_W
+@group(0) @binding(1) var<storage, read_write> packed: array<HalfQuad>;
+
+// The bits of element i of w.
+fn weight(i: u32) -> u32 {
+    return half_bits(w[i >> 1u], i);
+}
+#else
 @group(0) @binding(1) var<storage, read_write> packed: array<Quad>;
 
 // Element i of w.
 fn weight(i: u32) -> f32 {
-    return ${TYPE_W}_at(w[i >> ${HALF_W}u], i);
+    return w[i];
 }
+#endif
 
 @compute @workgroup_size(64)
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
@@ -63,7 +73,11 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
     let tile = rest - next * args.tiles;
     let first = i32(args.weight_first + next * args.weight_group)
         + i32(ky) * args.weight_tap_y + i32(kx) * args.weight_tap_x;
+#if HALF_W
+    var value = vec4u();
+#else
     var value = vec4f();
+#endif
 #repeat j 4
 #if WIDTH
     let out${j} = tile * ${TO}u + o;
@@ -77,7 +91,16 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
     let at${j} = first + i32(min(out${j}, args.channels_out - 1u) * args.weight_out)
         + i32(min(channel${j}, args.channels_in - 1u) * args.weight_in)
         + i32(depth${j} % ${FOLD}u) * args.weight_tap_x;
-    value[${j}] = select(0.0, weight(u32(at${j})), channel${j} < args.channels_in);
+    let inside${j} = channel${j} < args.channels_in;
+#if HALF_W
+    value[${j}] = select(0u, weight(u32(at${j})), inside${j});
+#else
+    value[${j}] = select(0.0, weight(u32(at${j})), inside${j});
+#endif
 #end
+#if HALF_W
+    packed[index] = half_quad_of(value);
+#else
     packed[index] = to_quad(value);
+#endif
 }

@@ -4,7 +4,7 @@
 //   image (conv2d_pack.wgsl); or, with DIRECT, x [n * groups, 4 * quads, pixels / 4]
 //   of vec4: four pixels, for 1x1 kernels;
 //   w [groups, tiles_out, quads, taps_y, taps_x, HELD * LANES] of vec4, the WIDTH next to each
-//   other read at once (conv2d_pack_weight.wgsl),
+//   other read at once (conv2d_pack_weight.wgsl); READ is `half_` where they are in 16 bits,
 //   y [n, groups * channels_out, out_y, out_x]
 // A subgroup computes TO channels at LANES tiles of RY rows of RX neighbouring pixels,
 // one tile per lane. The TO weights of a tap are read once by all lanes together and
@@ -15,6 +15,7 @@
 #import divide
 #import activation
 #import wide
+#import half
 
 struct Args {
     // Subgroups in all, those for one tile of channels, tiles of pixels.
@@ -154,8 +155,8 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
 #if WIDTH == 2
 #repeat h HELD / 2
         let pair${h} = w[weight + ${h * LANES}u];
-        let even${h} = evens(pair${h});
-        let odd${h} = odds(pair${h});
+        let even${h} = ${READ}evens(pair${h});
+        let odd${h} = ${READ}odds(pair${h});
 #end
         weight += ${HELD / WIDTH * LANES}u;
 #repeat o TO
@@ -165,7 +166,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
 #end
 #else
 #repeat h HELD
-        let held${h} = quad(w[weight + ${h * LANES}u]);
+        let held${h} = ${READ}quad(w[weight + ${h * LANES}u]);
 #end
         weight += ${HELD / WIDTH * LANES}u;
 #repeat o TO

@@ -13,6 +13,7 @@
 #import divide
 #import activation
 #import wide
+#import half
 
 struct Args {
     // Subgroups in all, tiles of pixels, pixels of all samples and of one, and of a row.
@@ -106,10 +107,10 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
 #repeat j 4
         let w${j} = w[weight + ${j * LANES}u];
 #if QUADS == 2
-        let b${j}_0 = evens(w${j});
-        let b${j}_1 = odds(w${j});
+        let b${j}_0 = ${READ}evens(w${j});
+        let b${j}_1 = ${READ}odds(w${j});
 #else
-        let b${j}_0 = quad(w${j});
+        let b${j}_0 = ${READ}quad(w${j});
 #endif
 #end
         // After the weights, and the sums after the addresses: other orders of these make

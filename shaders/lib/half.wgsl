@@ -13,9 +13,18 @@ fn u32_at(word: u32, i: u32) -> f32 {
     return unpack2x16float(word >> (16u * (i & 1u))).x;
 }
 
+// The bits of float i.
+fn half_bits(word: u32, i: u32) -> u32 {
+    return (word >> (16u * (i & 1u))) & 0xffffu;
+}
+
 #if WIDE
 alias HalfQuad = u64;
 alias HalfOct = vec2<u64>;
+
+fn half_quad_of(bits: vec4u) -> HalfQuad {
+    return u64(bits.x | bits.y << 16u) | u64(bits.z | bits.w << 16u) << 32u;
+}
 
 fn half_quad(x: HalfQuad) -> vec4f {
     return vec4f(unpack2x16float(u32(x)), unpack2x16float(u32(x >> 32u)));
@@ -37,6 +46,10 @@ fn half_odds(x: HalfOct) -> vec4f {
 #else
 alias HalfQuad = vec2u;
 alias HalfOct = vec4u;
+
+fn half_quad_of(bits: vec4u) -> HalfQuad {
+    return vec2u(bits.x | bits.y << 16u, bits.z | bits.w << 16u);
+}
 
 fn half_quad(x: HalfQuad) -> vec4f {
     return vec4f(unpack2x16float(x.x), unpack2x16float(x.y));

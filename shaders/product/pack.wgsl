@@ -3,7 +3,7 @@
 //   rows (COLUMNS = 0): packed[b, tile, k / 4, r] = src[b, tile * SPAN + r, 4 k .. 4 k + 3]
 //   columns (COLUMNS = 1): packed[b, tile, k, c] = src[b, k, tile * SPAN + 4 c .. + 3]
 //   src [batch, rows, k], or with SWAPPED its transpose; the columns' operand is
-//   [batch, k, columns]; packed of vec4
+//   [batch, k, columns]; packed of vec4, or of HalfQuad where src is in 16 bits
 // Grid: flat, one invocation per vec4. Caller: ops/product.rs
 #import grid
 #import divide
@@ -21,7 +21,11 @@ struct Args {
 #args
 
 @group(0) @binding(0) var<storage, read> src: array<${TYPE_SRC}>;
+#if HALF_SRC
+@group(0) @binding(1) var<storage, read_write> packed: array<HalfQuad>;
+#else
 @group(0) @binding(1) var<storage, read_write> packed: array<vec4f>;
+#endif
 
 #if COLUMNS
 const WIDTH = ${SPAN / 4}u;
@@ -43,7 +47,11 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
     let b = divide(tile_all, args.tiles);
     let tile = tile_all - b * args.tiles;
     let base = b * args.extent * args.k;
+#if HALF_SRC
+    var value = vec4u();
+#else
     var value = vec4f();
+#endif
 #repeat j 4
 #if COLUMNS
     let at${j} = tile * ${SPAN}u + place * 4u + ${j}u;
@@ -60,7 +68,15 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
 #else
     let from${j} = base + row${j} * args.k + deep${j};
 #endif
-    value[${j}] = select(0.0, ${TYPE_SRC}_at(src[from${j} >> ${HALF_SRC}u], from${j}), inside${j});
+#if HALF_SRC
+    value[${j}] = select(0u, half_bits(src[from${j} >> 1u], from${j}), inside${j});
+#else
+    value[${j}] = select(0.0, src[from${j}], inside${j});
+#endif
 #end
+#if HALF_SRC
+    packed[index] = half_quad_of(value);
+#else
     packed[index] = value;
+#endif
 }

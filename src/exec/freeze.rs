@@ -25,7 +25,7 @@ pub enum Storage {
     /// result by at most 2^-11 of the sum of its terms' magnitudes. Everything else
     /// (biases, statistics, codebooks that are searched) stays as it was. The program
     /// has copies of its own: the set and its buffers may be dropped. What some kernels copy
-    /// of such weights in an order of their own is not kept but copied at every run.
+    /// of such weights into an order of their own is in 16 bits, too.
     F16,
 }
 

@@ -79,6 +79,8 @@ pub struct Lower<'a> {
     device: &'a DeviceProfile,
     dispatches: Vec<Dispatch>,
     scratch: Vec<u64>,
+    /// Which scratch memory holds 16-bit floats.
+    halves: Vec<usize>,
     in_place: Vec<usize>,
 }
 
@@ -97,6 +99,7 @@ impl<'a> Lower<'a> {
             device,
             dispatches: Vec::new(),
             scratch: Vec::new(),
+            halves: Vec::new(),
             in_place: Vec::new(),
         }
     }
@@ -130,7 +133,11 @@ impl<'a> Lower<'a> {
 
     /// Whether a slot holds 16-bit floats.
     pub fn is_f16(&self, slot: Slot) -> bool {
-        matches!(slot, Slot::In(i) if self.inputs[i].dtype == DType::F16)
+        match slot {
+            Slot::In(i) => self.inputs[i].dtype == DType::F16,
+            Slot::Scratch(i) => self.halves.contains(&i),
+            Slot::Out(_) => false,
+        }
     }
 
     /// The device that is planned for.
@@ -142,6 +149,16 @@ impl<'a> Lower<'a> {
     pub fn scratch(&mut self, bytes: u64) -> Slot {
         self.scratch.push(bytes.max(4));
         Slot::Scratch(self.scratch.len() - 1)
+    }
+
+    /// Memory for so many floats (an even number), stored as those of `slot` are.
+    pub(crate) fn scratch_like(&mut self, slot: Slot, floats: u64) -> Slot {
+        let half = self.is_f16(slot);
+        let scratch = self.scratch(if half { 2 } else { 4 } * floats);
+        if half {
+            self.halves.push(self.scratch.len() - 1);
+        }
+        scratch
     }
 
     /// Starts a dispatch of the kernel `name` with the given WGSL text.

@@ -7,7 +7,7 @@ use super::units::UnitId;
 use super::{Role, Slice};
 use crate::graph::{Access, Dispatch, Kind, Lower, NodeId, Slot, Spec, ValueId};
 use crate::ops::sum_chunks_apart;
-use crate::{DType, Error, Result};
+use crate::{Error, Result};
 
 /// A dispatch whose bindings are not resolved to buffers yet.
 pub(super) struct Draft {
@@ -91,9 +91,7 @@ impl Builder<'_> {
             let mut sources = Vec::new();
             for (i, value) in inputs.iter().enumerate() {
                 let whole = part.reads.get(i).copied().flatten().is_none();
-                // Weights in 16 bits are to save memory: no copies in 32 bits are kept.
-                let kept = part.inputs.get(i).is_some_and(|s| s.dtype != DType::F16);
-                sources.push(self.place(*value).ok().filter(|_| whole && kept));
+                sources.push(self.place(*value).ok().filter(|_| whole));
             }
             let prepared = self.prepare(op.name(), &sources, &sizes, &mut dispatches);
             for (k, bytes) in sizes.into_iter().enumerate() {

@@ -160,7 +160,7 @@ pub(in crate::ops) fn pack_weight(
     let taps = image.taps(part);
     let tiles = part.channels_out.div_ceil(tile);
     let count = part.groups * tiles * image.quads * taps[0] * taps[1] * held;
-    let weights = cx.scratch(16 * count as u64);
+    let weights = cx.scratch_like(Slot::In(1), 4 * count as u64);
     cx.kernel("conv2d_pack_weight", PACK_WEIGHT)
         .define("LANES", lanes)
         .define("WIDTH", width)
@@ -168,6 +168,7 @@ pub(in crate::ops) fn pack_weight(
         .define("TO", tile)
         .define("FOLD", image.fold)
         .stored("W", Slot::In(1))
+        .stored("PACKED", weights)
         .arg("total", count)
         .arg("tiles", tiles)
         .arg("quads", image.quads)

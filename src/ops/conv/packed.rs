@@ -8,6 +8,7 @@ use super::register::even_tile;
 use crate::Result;
 use crate::device::{DeviceProfile, LOOP_BUDGET};
 use crate::graph::{KernelBuilder, Lower, Slot};
+use crate::ops::product::problem::half_names;
 use crate::ops::variant::Variant;
 
 const SHADER: &str = include_str!("../../../shaders/conv/packed.wgsl");
@@ -207,6 +208,10 @@ impl Direct {
             width,
         };
         let weights = pack_weight(cx, self, image, order)?;
+        let (of_w, of_eight) = (
+            half_names(cx, weights),
+            if width == 2 { "Oct" } else { "Quad" },
+        );
 
         let jobs = tiles.div_ceil(lanes);
         let total = jobs * tiles_out * self.groups;
@@ -225,7 +230,8 @@ impl Direct {
             .define("TO", tile_out)
             .define("RX", rx)
             .define("WIDTH", width)
-            .define("WEIGHTS", if width == 2 { "Oct" } else { "Quad" })
+            .define("WEIGHTS", format!("{}{of_eight}", of_w.0))
+            .define("READ", of_w.1)
             .define("RY", ry)
             .define("VECTORS", vectors as u32)
             .define("DIRECT", direct as u32)
@@ -268,6 +274,7 @@ impl Direct {
             .arg("dilation_y", self.dilation[0])
             .arg("dilation_x", self.dilation[1])
             .arg("offset", image.offset(self.before))
+            .stored("W", weights)
             .read(image.slot)
             .read(weights);
         self.epilogue(kernel)

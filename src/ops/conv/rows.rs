@@ -7,6 +7,7 @@ use super::packed::{can_share, workgroup, worth};
 use crate::Result;
 use crate::device::{DeviceProfile, LOOP_BUDGET};
 use crate::graph::{Lower, Slot};
+use crate::ops::product::problem::half_names;
 use crate::ops::variant::Variant;
 
 const SHADER: &str = include_str!("../../../shaders/conv/rows.wgsl");
@@ -109,6 +110,8 @@ impl Direct {
         let tile = Tile::of(self, lanes);
         let tiles_out = self.channels_out.div_ceil(tile.channels);
         let weights = pack_weight(cx, self, &image, Order::Outputs(tile.channels))?;
+        let of_w = half_names(cx, weights);
+        let of_eight = if tile.quads == 2 { "Oct" } else { "Quad" };
 
         let pixels = self.n * self.count[0] * self.count[1];
         let tiles = pixels.div_ceil(tile.pixels);
@@ -126,7 +129,8 @@ impl Direct {
             .define("HELD", tile.pixels.div_ceil(lanes))
             .define("TM", tile.pixels)
             .define("QUADS", tile.quads)
-            .define("WEIGHTS", if tile.quads == 2 { "Oct" } else { "Quad" })
+            .define("WEIGHTS", format!("{}{of_eight}", of_w.0))
+            .define("READ", of_w.1)
             .arg("total", total)
             .arg("tiles", tiles)
             .arg("pixels", pixels)

@@ -22,7 +22,7 @@ impl Product {
         };
         let width = if columns { span / 4 } else { span };
         let total = matrices * tiles * steps * width;
-        let packed = cx.scratch(16 * total as u64);
+        let packed = cx.scratch_like(slot, 4 * total as u64);
         cx.kernel("matmul_pack", PACK)
             .variant(if columns { "columns" } else { "rows" })
             .define("COLUMNS", columns as u32)
@@ -30,6 +30,7 @@ impl Product {
             // Rows are stored along k, columns across it.
             .define("SWAPPED", (swapped != columns) as u32)
             .stored("SRC", slot)
+            .stored("PACKED", packed)
             .arg("total", total)
             .arg("tiles", tiles)
             .arg("steps", steps)
