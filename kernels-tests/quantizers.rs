@@ -394,8 +394,8 @@ fn the_entropies_without_a_lookup_are_those_of_all_codes() {
         let rows = x.array().data;
         let (own, mut all) = lfq_entropies(&rows, bits, 0.7, 0.5);
         if joint == 2 {
-            // Groups of 1, 2 and 2 bits.
-            all = [(0, 1), (1, 2), (3, 2)].iter().fold(0.0, |sum, (from, n)| {
+            // Groups of 2, 2 and 1 bits.
+            all = [(0, 2), (2, 2), (4, 1)].iter().fold(0.0, |sum, (from, n)| {
                 let part = rows.chunks(5).flat_map(|r| r[*from..from + n].to_vec());
                 sum + lfq_entropies(&part.collect::<Vec<_>>(), *n, 0.7, 0.5).1
             });
