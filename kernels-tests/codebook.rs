@@ -45,21 +45,23 @@ fn a_codebook_beyond_the_loop_budget_is_split() {
 #[test]
 fn ties_take_the_lowest_index() {
     // Every code stands twice: in other tiles, in other lanes, in other parts of the codebook.
-    for (k, d) in [(6, 3), (600, 4), (603, 4), (4096, 8)] {
+    // Of many codes some are looked for: the reference looks at all pairs.
+    for (k, d, step) in [(6, 3, 1), (600, 4, 1), (603, 4, 1), (4096, 8, 13)] {
         let Data::F32 { values, .. } = Data::f32([k, d], 7) else {
             unreachable!()
         };
         let twice = [values.clone(), values.clone()].concat();
+        let expected: Vec<u32> = (0..k as u32).step_by(step).collect();
+        let rows: Vec<f32> = values.chunks(d).step_by(step).flatten().copied().collect();
         let case = build_case(
             "ties",
             &[
-                Data::values([k, d], &values),
+                Data::values([expected.len(), d], &rows),
                 Data::values([2 * k, d], &twice),
             ],
             |_, t| vec![t[0].codebook_nearest(&t[1])],
             false,
         );
-        let expected: Vec<u32> = (0..k as u32).collect();
         let exact: Vec<u32> = case.reference()[0].data.iter().map(|v| *v as u32).collect();
         assert_eq!(exact, expected);
         let got = run_gpu(&case.inputs, &case.wanted()).unwrap();
