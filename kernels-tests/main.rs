@@ -70,4 +70,5 @@ mod vae;
 mod variants;
 mod vectors;
 mod views;
+mod vqvae;
 mod zoo;

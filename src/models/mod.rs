@@ -10,7 +10,7 @@ mod resnet;
 pub use autoencoder::{
     Autoencoder, AutoencoderConfig, Dvae, DvaeConfig, DvaeLoss, Likelihood, PixelBlock, PixelCnn,
     PixelCnnConfig, PixelSampler, Posterior, Tile, Tiling, Vae, VaeConfig, VaeOutput, VqGan,
-    VqGanConfig, VqGanOutput, VqVae, VqVaeOutput,
+    VqGanConfig, VqGanOutput, VqVae, VqVaeConfig, VqVaeOutput,
 };
 pub use dcgan::{DcganConfig, DcganDiscriminator};
 pub use flow::{

@@ -43,6 +43,6 @@ pub use nearest::{
     EmaUpdate, Estimator, Metric, ema_update, rotate_to, vector_quantize, vector_quantize_masked,
 };
 pub use output::{Quantized, Quantizer, perplexity, usage_counts};
-pub use quantizer::{CodebookUpdate, VectorQuantizer, VqConfig};
+pub use quantizer::{CodebookUpdate, VectorQuantizer, VqConfig, VqNames};
 pub use residual::{QuantizeDropout, Residual};
 pub use simvq::SimVq;

@@ -102,6 +102,27 @@ impl VqConfig {
     }
 }
 
+/// The names of a [`VectorQuantizer`]'s codebook (before `.weight`) and averages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct VqNames<'a> {
+    /// `embedding` unless said otherwise.
+    pub codebook: &'a str,
+    /// `ema_cluster_size` unless said otherwise.
+    pub cluster_size: &'a str,
+    /// `ema_w` unless said otherwise.
+    pub embed_sum: &'a str,
+}
+
+impl Default for VqNames<'_> {
+    fn default() -> Self {
+        VqNames {
+            codebook: "embedding",
+            cluster_size: "ema_cluster_size",
+            embed_sum: "ema_w",
+        }
+    }
+}
+
 /// Replaces each vector of its input by the nearest code of a codebook.
 ///
 /// Parameter or state `embedding.weight` `[K, D]`, uniform in `+-1 / K` at first (not
@@ -126,6 +147,11 @@ impl VectorQuantizer {
     /// Adds the codebook to `params`. Errors: see [`Params::add`]; numbers in `config`
     /// out of their ranges.
     pub fn new(params: &Params, config: VqConfig) -> Result<Self> {
+        VectorQuantizer::named(params, config, VqNames::default())
+    }
+
+    /// The same under names of a published checkpoint.
+    pub fn named(params: &Params, config: VqConfig, names: VqNames<'_>) -> Result<Self> {
         config.check()?;
         let shape = [config.codes, config.dim];
         let bound = 1.0 / config.codes.max(1) as f32;
@@ -134,7 +160,7 @@ impl VectorQuantizer {
             hi: bound,
         });
         let averaged = matches!(config.update, CodebookUpdate::MovingAverage { .. });
-        let embedding = params.scope("embedding");
+        let embedding = params.scope(names.codebook);
         let codebook = if averaged {
             embedding.add_state("weight", shape, init)?
         } else {
@@ -142,14 +168,14 @@ impl VectorQuantizer {
         };
         let cluster_size = if averaged || config.reset_below.is_some() {
             let size = Init::Constant(fresh_size(config.reset_below.unwrap_or(0.0)));
-            Some(params.add_state("ema_cluster_size", [config.codes], size)?)
+            Some(params.add_state(names.cluster_size, [config.codes], size)?)
         } else {
             None
         };
         let embed_sum = if averaged {
             let size = fresh_size(config.reset_below.unwrap_or(0.0));
             let sums = codebook.get()?.iter().map(|v| v * size).collect();
-            Some(params.add_state("ema_w", shape, Init::Values(sums))?)
+            Some(params.add_state(names.embed_sum, shape, Init::Values(sums))?)
         } else {
             None
         };

@@ -10,6 +10,7 @@ mod vae;
 mod vqgan;
 mod vqgan_blocks;
 mod vqvae;
+mod vqvae_residual;
 
 pub use dvae::{Dvae, DvaeConfig, DvaeLoss};
 pub use pixel_sampler::PixelSampler;
@@ -19,3 +20,4 @@ pub use tiles::{Tile, Tiling};
 pub use vae::{Likelihood, Posterior, Vae, VaeConfig, VaeOutput};
 pub use vqgan::{VqGan, VqGanConfig, VqGanOutput};
 pub use vqvae::{VqVae, VqVaeOutput};
+pub use vqvae_residual::VqVaeConfig;

@@ -6,9 +6,9 @@ use crate::ops::{Activation, ConvParams, ConvTransposeParams};
 use crate::quantize::{Quantized, VectorQuantizer, VqConfig};
 use crate::{Init, Params, Result, Tensor};
 
-/// A vector-quantised auto-encoder of images `[N, 1, H, W]`.
+/// A vector-quantised auto-encoder of images `[N, C, H, W]`, for digits `C` is 1.
 ///
-/// Names, in the order of the layers: `encoder.{0,1,..}.{weight,bias}`,
+/// Names, in the order of the layers ([`VqVae::residual`] has others): `encoder.{0,1,..}.{weight,bias}`,
 /// `quantizer.embedding.weight` `[K, D]` (and the averages `quantizer.ema_*`),
 /// `decoder.{0,1,..}.{weight,bias}`. Kernels are `[out, in, kh, kw]`, those of
 /// transposed convolutions `[in, out, kh, kw]`; their initial values are PyTorch's,
@@ -29,7 +29,7 @@ pub struct VqVaeOutput {
     pub latent: Tensor,
     /// The quantiser's results; `indices` are `[N, h, w]`.
     pub quantized: Quantized,
-    /// The decoder's output `[N, 1, H, W]`.
+    /// The decoder's output `[N, C, H, W]`.
     pub reconstruction: Tensor,
     /// Mean squared error of the reconstruction.
     pub mse: Tensor,
@@ -37,7 +37,22 @@ pub struct VqVaeOutput {
     pub loss: Tensor,
 }
 
-fn conv(kernel: usize, stride: usize, padding: [usize; 4], relu: bool) -> ([usize; 2], ConvParams) {
+/// What a [`VqVae`] is made of.
+pub(super) struct Parts {
+    pub encoder: Sequential,
+    pub quantizer: VectorQuantizer,
+    pub decoder: Sequential,
+    pub codes_shape: [usize; 2],
+    pub scale: f32,
+    pub image: [usize; 2],
+}
+
+pub(super) fn conv(
+    kernel: usize,
+    stride: usize,
+    padding: [usize; 4],
+    relu: bool,
+) -> ([usize; 2], ConvParams) {
     let options = ConvParams {
         stride: [stride; 2],
         padding,
@@ -51,7 +66,7 @@ fn conv(kernel: usize, stride: usize, padding: [usize; 4], relu: bool) -> ([usiz
     ([kernel; 2], options)
 }
 
-fn conv_transpose(
+pub(super) fn conv_transpose(
     kernel: usize,
     stride: usize,
     padding: [usize; 4],
@@ -71,6 +86,17 @@ fn conv_transpose(
 }
 
 impl VqVae {
+    pub(super) fn of(parts: Parts) -> Self {
+        VqVae {
+            encoder: parts.encoder,
+            quantizer: parts.quantizer,
+            decoder: parts.decoder,
+            codes_shape: parts.codes_shape,
+            scale: parts.scale,
+            image: parts.image,
+        }
+    }
+
     /// For digits of 8x8 pixels: 64 codes of width 16 on a 4x4 grid.
     ///
     /// | layer | | output |
@@ -136,6 +162,22 @@ impl VqVae {
     /// `mse / variance + codebook + 0.25 commitment`, `variance` that of the pixels
     /// (0.0949 for MNIST). Errors: see [`Params::add`].
     pub fn mnist(params: &Params, variance: f32) -> Result<Self> {
+        VqVae::mnist_with(params, variance, VqVae::mnist_quantizer())
+    }
+
+    /// The quantiser of [`VqVae::mnist`].
+    pub fn mnist_quantizer() -> VqConfig {
+        let mut config = VqConfig::new(64, 16);
+        config.init = Some(Init::Uniform {
+            lo: -0.05,
+            hi: 0.05,
+        });
+        config
+    }
+
+    /// [`VqVae::mnist`] with another quantiser: as many channels as it is wide between
+    /// encoder and decoder.
+    pub fn mnist_with(params: &Params, variance: f32, config: VqConfig) -> Result<Self> {
         let (encoder, decoder) = (params.scope("encoder"), params.scope("decoder"));
         let down = |i: usize, io: [usize; 2], (kernel, options): ([usize; 2], ConvParams)| {
             Conv2d::new(&encoder.scope(i), io, kernel, options)
@@ -144,21 +186,17 @@ impl VqVae {
             |i: usize, io: [usize; 2], (kernel, options): ([usize; 2], ConvTransposeParams)| {
                 ConvTranspose2d::new(&decoder.scope(i), io, kernel, options)
             };
-        let mut config = VqConfig::new(64, 16);
-        config.init = Some(Init::Uniform {
-            lo: -0.05,
-            hi: 0.05,
-        });
+        let dim = config.dim;
         // Keras drops the last row and column of what a stride of 2 gives.
         let crop = [0, 1, 0, 1];
         Ok(VqVae {
             encoder: Sequential::new()
                 .with(down(0, [1, 32], conv(3, 2, [0, 1, 0, 1], true))?)
                 .with(down(1, [32, 64], conv(3, 2, [0, 1, 0, 1], true))?)
-                .with(down(2, [64, 16], conv(1, 1, [0; 4], false))?),
+                .with(down(2, [64, dim], conv(1, 1, [0; 4], false))?),
             quantizer: VectorQuantizer::new(&params.scope("quantizer"), config)?,
             decoder: Sequential::new()
-                .with(up(0, [16, 64], conv_transpose(3, 2, crop, true))?)
+                .with(up(0, [dim, 64], conv_transpose(3, 2, crop, true))?)
                 .with(up(1, [64, 32], conv_transpose(3, 2, crop, true))?)
                 .with(up(2, [32, 1], conv_transpose(3, 1, [1; 4], false))?),
             codes_shape: [7, 7],
@@ -177,13 +215,13 @@ impl VqVae {
         self.image
     }
 
-    /// The encoder's output `[N, D, h, w]` for images `[N, 1, H, W]`.
+    /// The encoder's output `[N, D, h, w]` for images `[N, C, H, W]`.
     #[track_caller]
     pub fn encode(&self, x: &Tensor, mode: Mode) -> Tensor {
         self.encoder.forward(x, mode)
     }
 
-    /// Images `[N, 1, H, W]` from quantised vectors `[N, D, h, w]`.
+    /// Images `[N, C, H, W]` from quantised vectors `[N, D, h, w]`.
     #[track_caller]
     pub fn decode(&self, quantized: &Tensor, mode: Mode) -> Tensor {
         self.decoder.forward(quantized, mode)
