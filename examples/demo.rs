@@ -49,6 +49,7 @@ fn main() -> ExitCode {
         };
         let setup = Setup {
             k_means: true,
+            edit: false,
             title: "VQ-VAE on 8x8 digits",
         };
         let mut report = run(&args.common, &data, &setup, VqVae::digits)?;

@@ -9,11 +9,12 @@ mod common;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 use common::vqvae::{Digits, Setup, run};
 use common::{CommonArgs, Defaults, Outcome};
 use flowgrad::data::{ImageSet, Split};
 use flowgrad::models::VqVae;
+use flowgrad::quantize::VqConfig;
 
 /// Trains the keras.io VQ-VAE (64 codes of width 16 on a 7x7 grid) on 28x28 images.
 ///
@@ -31,12 +32,37 @@ struct Args {
     /// Folder with images and labels under MNIST's file names
     #[arg(long, value_name = "DIR")]
     data: PathBuf,
+    /// How the codebook learns
+    #[arg(long, value_enum, default_value_t = Codebook::Gradient)]
+    codebook: Codebook,
+    /// Draw what edits of the codes make of held-out images, one picture each
+    #[arg(long)]
+    edit: bool,
     /// Start the codebook from k-means over the first batch instead of +-0.05
     #[arg(long)]
     k_means: bool,
     /// Evaluate on the first N held-out images only
     #[arg(long, value_name = "N", default_value_t = 2000)]
     test_images: usize,
+}
+
+#[derive(ValueEnum, Clone, Copy, PartialEq)]
+enum Codebook {
+    /// By the optimiser, as published: most codes stay unused
+    Gradient,
+    /// By moving averages, from k-means, unused codes become vectors of the batch
+    Ema,
+}
+
+impl Codebook {
+    fn config(self) -> VqConfig {
+        let mut config = VqVae::mnist_quantizer();
+        if self == Codebook::Ema {
+            config = config.moving_average();
+            config.reset_below = Some(1.0);
+        }
+        config
+    }
 }
 
 fn main() -> ExitCode {
@@ -55,11 +81,12 @@ fn main() -> ExitCode {
         };
         let variance = variance(&data.train)?;
         let setup = Setup {
-            k_means: args.k_means,
+            k_means: args.k_means || args.codebook == Codebook::Ema,
+            edit: args.edit,
             title: "VQ-VAE",
         };
         let report = run(&args.common, &data, &setup, |params| {
-            VqVae::mnist(params, variance)
+            VqVae::mnist_with(params, variance, args.codebook.config())
         })?;
         report.print(&args.common);
         Ok(())

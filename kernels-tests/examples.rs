@@ -61,6 +61,10 @@ impl Drop for Folder {
 
 /// The VQ-VAE of the demo on a handful of images.
 fn train(args: &CommonArgs) -> Outcome<Report> {
+    train_and_edit(args, false)
+}
+
+fn train_and_edit(args: &CommonArgs, edit: bool) -> Outcome<Report> {
     let set = |n: usize| {
         let pixels = (0..n * 64).map(|i| (i * 7 % 17) as u8).collect();
         ImageSet::new([n, 1, 8, 8], pixels, vec![0; n])
@@ -72,6 +76,7 @@ fn train(args: &CommonArgs) -> Outcome<Report> {
     };
     let setup = Setup {
         k_means: true,
+        edit,
         title: "a test",
     };
     run(args, &data, &setup, VqVae::digits)
@@ -111,6 +116,22 @@ fn what_cannot_work_is_said_before_training() {
     assert_eq!(std::fs::read_to_string(&file).expect("read"), "kept");
     let left = std::fs::read_dir(folder.0.join("new")).expect("made");
     assert_eq!(left.count(), 0);
+}
+
+#[test]
+fn every_edit_leaves_a_picture() {
+    let folder = Folder::new("edits");
+    let args = steps(1, &folder.0, &["--batch", "4"]).expect("arguments");
+    train_and_edit(&args, true).expect("a run");
+    let names = "shift_rows shift_columns rotate90 flip_rows flip_columns invert_codes \
+        invert_latents splice_halves splice_mask transplant interpolate_codes \
+        interpolate_latents";
+    let mut pictures = std::collections::HashSet::new();
+    for name in names.split_whitespace() {
+        let file = folder.0.join(format!("out/edit_{name}.png"));
+        pictures.insert(std::fs::read(&file).expect(name));
+    }
+    assert!(pictures.len() > 6, "edits that leave images as they are");
 }
 
 /// What a finished run leaves: weights, and the CSVs of losses and evaluations.

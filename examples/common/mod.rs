@@ -6,6 +6,7 @@
 #![allow(dead_code, unused_imports)]
 
 pub mod args;
+pub mod edits;
 pub mod evaluation;
 pub mod flows;
 pub mod images;

@@ -7,7 +7,7 @@ use flowgrad::optim::{Adam, Optimizer};
 use flowgrad::{Gpu, Graph, Params, Program};
 
 use super::{
-    Busy, CommonArgs, Figures, Images, Outcome, Report, Run, every, picture, report, stopped,
+    Busy, CommonArgs, Figures, Images, Outcome, Report, Run, edits, every, picture, report, stopped,
 };
 
 /// A data set and how its pixels become the model's input.
@@ -30,9 +30,12 @@ impl Digits {
     }
 }
 
-/// Whether the codebook starts from the first batch.
+/// What a VQ-VAE's example does beside training.
 pub struct Setup {
+    /// Whether the codebook starts from the first batch.
     pub k_means: bool,
+    /// Whether edits of codes are drawn.
+    pub edit: bool,
     pub title: &'static str,
 }
 
@@ -94,6 +97,9 @@ pub fn run(
     run.train(&mut program, feed, judged)?;
     if let Some(judge) = &judge {
         judge.draw(args)?;
+        if setup.edit {
+            edits::draw(args, &gpu, &params, &model, &judge.shown.0)?;
+        }
     }
 
     let mut table = run.report();
