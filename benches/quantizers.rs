@@ -3,7 +3,7 @@
 //!
 //! The autoencoder is that of [`VqVae::digits`] on the shipped digits, each quantiser with
 //! 64 codes, from the same weights and batches. `--steps N` and `--quick` make it shorter;
-//! `--memory` leaves the training out.
+//! `--memory` leaves the training out, `--only WORDS` all quantisers with other names.
 
 use std::path::Path;
 use std::time::Instant;
@@ -25,10 +25,8 @@ const BATCH: usize = 64;
 
 fn main() {
     // `cargo test --benches` asks only whether it starts; words choose benches by name.
-    let mut words = std::env::args()
-        .skip(1)
-        .filter(|a| a.parse::<usize>().is_err());
-    let named = words.any(|a| !a.starts_with('-') && !"quantizers".contains(a.as_str()));
+    let first = std::env::args().nth(1);
+    let named = first.is_some_and(|a| !a.starts_with('-') && !"quantizers".contains(a.as_str()));
     if named || std::env::args().any(|a| a == "--test") {
         return;
     }
@@ -53,7 +51,9 @@ fn run() -> Result<()> {
     println!("\n{steps} steps of {BATCH} digits, {CODES} codes of width {WIDTH} on a 4x4 grid");
     println!("| quantiser | test MSE | perplexity | codes in use |");
     println!("|---|---|---|---|");
-    for kind in KINDS {
+    let only = flag("--only").and_then(|i| given.get(i + 1));
+    let chosen = |kind: &Kind| only.is_none_or(|words| kind.name.contains(words.as_str()));
+    for kind in KINDS.into_iter().filter(chosen) {
         let [mse, perplexity, used] = train(&gpu, kind, steps as u64)?;
         println!("| {} | {mse:.4} | {perplexity:.1} | {used:.0} |", kind.name);
     }
@@ -298,7 +298,8 @@ fn train(gpu: &Gpu, kind: Kind, steps: u64) -> Result<[f32; 3]> {
     )?;
     optimizer.minimize(&loss)?;
     let mut program = graph.compile(gpu, &params, &[&loss])?;
-    // Codebooks by gradient are reset between steps.
+    // Codebooks by gradient are reset between steps, in the first half of them: the decoder
+    // has to learn what new codes mean.
     let mut reset = match &model.vq {
         Some(vq) if kind.reset && kind.method == Method::Gradient => {
             let graph = Graph::new();
@@ -314,7 +315,8 @@ fn train(gpu: &Gpu, kind: Kind, steps: u64) -> Result<[f32; 3]> {
             program.set_scalars(&gumbel.inputs(step))?;
         }
         program.step(&[("x", Value::F32(&x))])?;
-        if let (Some(reset), 0) = (&mut reset, (step + 1) % 50) {
+        let due = (step + 1) % 20 == 0 && 2 * step < steps;
+        if let (Some(reset), true) = (&mut reset, due) {
             reset.run(&[("x", Value::F32(&x))])?;
         }
     }
