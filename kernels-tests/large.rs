@@ -313,7 +313,9 @@ fn kind(step: &Step, text: &str) -> String {
 }
 
 /// Kernels that do the same at every size.
-const ONE_SIZE: [&str; 7] = [
+const ONE_SIZE: [&str; 9] = [
+    "shaders/image/pixels.wgsl",
+    "shaders/pool/adaptive_avg_pool2d.wgsl",
     "shaders/categorical.wgsl",
     "shaders/image/move_each.wgsl",
     "shaders/pointwise/fused.wgsl",

@@ -264,6 +264,14 @@ fn numbers_as_arguments_give_the_bits_of_literals() {
             let values = out.f32(k).expect("values");
             values.iter().map(|v| v.to_bits()).collect()
         };
-        assert_eq!(bits(2 * i), bits(2 * i + 1), "{text}");
+        let (given, baked) = (bits(2 * i), bits(2 * i + 1));
+        // WGSL leaves 2.5 units to division, and SwiftShader multiplies by the reciprocal of
+        // a literal: docs/drivers.md.
+        let most = u32::from(text.contains('/'));
+        let near = given
+            .iter()
+            .zip(&baked)
+            .all(|(a, b)| a.abs_diff(*b) <= most);
+        assert!(near, "{text}: {given:?} {baked:?}");
     }
 }

@@ -220,6 +220,20 @@ pub fn convolutions() -> Vec<Problem> {
             },
         ),
         convolution(
+            "strided, of images enough for large workgroups",
+            Geometry {
+                n: 32,
+                c: 16,
+                ..strided
+            },
+            Geometry {
+                o: 16,
+                stride: 2,
+                ..wide
+            },
+        )
+        .on_software(),
+        convolution(
             "strided, of many pixels",
             Geometry {
                 n: 16,
@@ -774,7 +788,7 @@ pub fn attention() -> Vec<Problem> {
             all.push(Problem::new(
                 format!("attention of {width}, causal {causal}"),
                 &rows(8, 150, width),
-                &rows(128, 1 << 14, width),
+                &rows(128, 1 << 13, width),
                 move |x, _| vec![x[0].attention(&x[1], &x[2], 0.2, causal)],
             ));
         }
