@@ -6,12 +6,15 @@
 #![allow(dead_code, unused_imports)]
 
 pub mod args;
+pub mod classes;
+pub mod codes;
 pub mod edits;
 pub mod evaluation;
 pub mod flows;
 pub mod images;
 pub mod interrupt;
 pub mod networks;
+pub mod pca;
 pub mod picture;
 pub mod plot;
 pub mod progress;
@@ -19,6 +22,7 @@ pub mod report;
 pub mod resume;
 pub mod tokenize;
 pub mod train;
+pub mod vae;
 pub mod vqvae;
 
 use std::path::Path;

@@ -174,6 +174,37 @@ pub fn colour(code: u32) -> [f32; 3] {
     [ramp(0.0), ramp(4.0), ramp(2.0)]
 }
 
+/// Pictures that were written before, side by side.
+pub fn beside(files: &[std::path::PathBuf]) -> Outcome<RgbImage> {
+    let mut pictures = Vec::new();
+    for file in files {
+        let read = image::open(file).map_err(|e| format!("{}: {e}", file.display()))?;
+        pictures.push(read.to_rgb8());
+    }
+    let width = pictures.iter().map(RgbImage::width).sum();
+    let height = pictures.iter().map(RgbImage::height).max().unwrap_or(0);
+    let mut whole = RgbImage::from_pixel(width, height, GROUND);
+    let mut left = 0;
+    for picture in &pictures {
+        image::imageops::replace(&mut whole, picture, left, 0);
+        left += i64::from(picture.width());
+    }
+    Ok(whole)
+}
+
+/// Pictures one below the other.
+pub fn stacked(pictures: &[RgbImage]) -> RgbImage {
+    let width = pictures.iter().map(RgbImage::width).max().unwrap_or(0);
+    let height = pictures.iter().map(RgbImage::height).sum();
+    let mut whole = RgbImage::from_pixel(width, height, GROUND);
+    let mut top = 0;
+    for picture in pictures {
+        image::imageops::replace(&mut whole, picture, 0, top);
+        top += i64::from(picture.height());
+    }
+    whole
+}
+
 /// Writes a picture as PNG, and its directory where that is missing.
 pub fn save(picture: &RgbImage, file: &Path) -> Outcome {
     super::make_parent(file)?;

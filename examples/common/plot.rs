@@ -14,12 +14,17 @@ use super::Outcome;
 static FONT: &[u8] = include_bytes!("../assets/DejaVuSans-ascii.ttf");
 
 const SIZE: (u32, u32) = (960, 560);
-const COLOURS: [RGBColor; 5] = [
+const COLOURS: [RGBColor; 10] = [
     RGBColor(31, 90, 180),
     RGBColor(214, 96, 30),
     RGBColor(40, 140, 70),
     RGBColor(150, 60, 150),
     RGBColor(110, 110, 110),
+    RGBColor(190, 30, 60),
+    RGBColor(60, 180, 200),
+    RGBColor(230, 170, 20),
+    RGBColor(120, 80, 40),
+    RGBColor(230, 130, 190),
 ];
 
 /// Makes the font known to the plotting library, once in a program.
