@@ -482,3 +482,35 @@ fn digits_are_learnt_where_there_are_no_weights() {
         10
     );
 }
+
+#[test]
+fn principal_components_are_those_of_the_variance() {
+    // Around (1, 2, 3, 4): a wide axis, a narrower one, and a little of a third.
+    let axes = [
+        [0.5, 0.5, 0.5, 0.5f32],
+        [0.5, -0.5, 0.5, -0.5],
+        [0.5, 0.5, -0.5, -0.5],
+    ];
+    let rows: Vec<f32> = (0..64)
+        .flat_map(|n| {
+            let t = n as f32 * 0.7;
+            let along = [5.0 * t.sin(), 2.0 * (1.7 * t).cos(), 0.01 * (2.3 * t).sin()];
+            (0..4).map(move |i| {
+                let moved: f32 = along.iter().zip(&axes).map(|(a, axis)| a * axis[i]).sum();
+                (i + 1) as f32 + moved
+            })
+        })
+        .collect();
+    let error = |count: usize| -> f64 {
+        let made = common::pca::Pca::new(&rows, 4, count).reconstruct(&rows);
+        let squares = made
+            .iter()
+            .zip(&rows)
+            .map(|(a, b)| f64::from(a - b).powi(2));
+        squares.sum::<f64>() / rows.len() as f64
+    };
+    // What the first leaves is the second's variance, 2^2 / 2 over 4 numbers.
+    assert!((error(1) - 0.5).abs() < 0.05, "{}", error(1));
+    assert!(error(2) < 2e-5 && error(2) > 1e-6, "{}", error(2));
+    assert!(error(4) < 1e-10, "{}", error(4));
+}
